@@ -1,0 +1,158 @@
+"""The command line: arguments to :class:`lxdtap.run.Options`, errors to exit statuses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from lxdtap import __version__, endpoint
+from lxdtap.errors import LxdtapError
+from lxdtap.journal import Selection
+
+_RUN_HELP = """Tap the daemon: for CMD, or until interrupted.
+
+With CMD, it is run with LXD_DIR and LXD_SOCKET (INCUS_DIR and INCUS_SOCKET in front of Incus)
+set to a socket that only it knows of; its transactions are shown on stderr, its output is left
+alone, and its exit status is lxdtap's. Without CMD, lxdtap is a sidecar: it says what to set in
+another terminal, and shows on stdout what is done there.
+
+\b
+Examples:
+  lxdtap run -- lxc list
+  lxdtap run --format line -- ./deploy.sh
+  lxdtap run -o tap.log -v -- python3 my_pylxd_script.py
+  lxdtap run --ignore /1.0/events
+  lxdtap run --upstream /var/lib/incus/unix.socket -- incus info
+
+\b
+Exit status:
+  CMD's own; 128+N where signal N ended it; 127 not found; 126 not executable
+  0    a sidecar was ended by a signal
+  1    lxdtap itself failed: no daemon, no place to listen, no log
+  2    a wrong option
+"""
+
+
+def _one_socket(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    try:
+        return value and endpoint.socket_path(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; https comes later") from error
+
+
+def _patterns(
+    _context: click.Context, _parameter: click.Parameter, value: Sequence[str]
+) -> Sequence[str]:
+    for pattern in value:
+        path = pattern.strip().rpartition(" ")[2]
+        if not path.startswith(("/", "*")):
+            raise click.BadParameter(f"{pattern!r} is not [METHOD ]PATH, such as 'GET /1.0/events'")
+    return value
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lxdtap")
+def main() -> None:
+    r"""See every transaction between an LXD or Incus client and its daemon.
+
+    \b
+    Start with:
+      lxdtap run -- lxc list
+    """
+
+
+@main.command(help=_RUN_HELP, context_settings={"auto_envvar_prefix": "LXDTAP"})
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD ...]")
+@click.option(
+    "--upstream",
+    default="",
+    metavar="PATH",
+    callback=_one_socket,
+    help="The daemon's socket, or its directory. Without it: LXD_SOCKET, LXD_DIR, INCUS_SOCKET,"
+    " INCUS_DIR, then the usual places.",
+)
+@click.option(
+    "--listen",
+    default="",
+    metavar="PATH",
+    help="Where to listen: a directory, or a path that ends in unix.socket."
+    " Without it: a private place for CMD, else a stable one.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["debug", "line", "json"]),
+    default="debug",
+    show_default=True,
+    help="How transactions are shown: whole, in one line each, or as JSON lines for programs.",
+)
+@click.option(
+    "-o", "--log", "output", default="", metavar="FILE", help="Append the log to this file."
+)
+@click.option("-q", "--quiet", is_flag=True, help="Show nothing; with -o, write only there.")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Also headers, timing, who asked, exec's data, logging events and control frames.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="PATTERN",
+    callback=_patterns,
+    help="Show only what matches '[METHOD ]PATH'; * and ? are wild. May be repeated.",
+)
+@click.option(
+    "--ignore",
+    multiple=True,
+    metavar="PATTERN",
+    callback=_patterns,
+    help="Do not show what matches. May be repeated.",
+)
+@click.option(
+    "--color",
+    "colour",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Colours; auto: on a terminal, minding NO_COLOR and FORCE_COLOR.",
+)
+@click.option("--show-secrets", is_flag=True, help="Show credentials as they are.")
+@click.option("--hello", is_flag=True, help="Send a first GET /1.0 through the tap.")
+def run(
+    command: Sequence[str],
+    upstream: str,
+    listen: str,
+    form: Any,  # noqa: ANN401 - one of the choices above
+    output: str,
+    quiet: bool,
+    verbose: bool,
+    only: Sequence[str],
+    ignore: Sequence[str],
+    colour: str,
+    show_secrets: bool,
+    hello: bool,
+) -> None:
+    from lxdtap import run as running
+
+    options = running.Options(
+        command=command,
+        upstream=upstream,
+        listen=listen,
+        format=form,
+        output=output,
+        quiet=quiet,
+        colour=colour,
+        selection=Selection(only, ignore, verbose, show_secrets),
+        hello=hello,
+    )
+    try:
+        status = running.run(options, dict(os.environ))
+    except LxdtapError as error:
+        running.say(str(error))
+        status = error.exit_status
+    raise SystemExit(status)

@@ -1,0 +1,115 @@
+"""Where a daemon is: the order of the search, and how an address is spelled.
+
+Pure: what the environment holds and which files exist are handed in.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from lxdtap.errors import NoDaemonError
+
+Kind = Literal["lxd", "incus"]
+
+SOCKET = "unix.socket"
+"""The name of the daemon's socket in its directory (LXD's client/connection.go, Incus' likewise)."""
+LONGEST_PATH = 107
+"""Bytes of a unix socket's path, without the final NUL (unix(7): ``sun_path`` has 108)."""
+
+_VARIABLES: tuple[tuple[str, Kind], ...] = (
+    ("LXD_SOCKET", "lxd"),
+    ("LXD_DIR", "lxd"),
+    ("INCUS_SOCKET", "incus"),
+    ("INCUS_DIR", "incus"),
+)
+_DIRECTORIES: tuple[tuple[str, Kind], ...] = (
+    ("/var/snap/lxd/common/lxd", "lxd"),
+    ("/var/lib/lxd", "lxd"),
+    ("/run/incus", "incus"),
+    ("/var/lib/incus", "incus"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A daemon's unix socket.
+
+    Attributes:
+        path: of the socket.
+        found_by: what named it, for messages: an option, a variable, or the usual place.
+        kind: which daemon it is, where that is known from how it was found.
+    """
+
+    path: str
+    found_by: str
+    kind: Kind | None = None
+
+    @property
+    def base(self) -> str:
+        """The address as URLs show it: ``http+unix://%2Fvar%2Flib%2Flxd%2Funix.socket``."""
+        return base_url(self.path)
+
+
+def base_url(path: str) -> str:
+    """The ``http+unix`` spelling of a socket's path, as requests-unixsocket introduced it."""
+    return "http+unix://" + urllib.parse.quote_plus(path)
+
+
+def socket_path(text: str) -> str:
+    """The path that an address names: a path, ``unix:PATH``, ``unix://PATH`` or ``http+unix://…``.
+
+    Raises:
+        ValueError: it names no unix socket.
+    """
+    scheme, colon, rest = text.partition(":")
+    if scheme == "http+unix" and colon:
+        return urllib.parse.unquote_plus(rest.removeprefix("//").rstrip("/"))
+    if scheme == "unix" and colon:
+        return "/" + rest.lstrip("/")
+    if "://" in text or not text:
+        raise ValueError(f"{text!r} is not the path of a unix socket")
+    return text
+
+
+def with_socket_name(path: str, is_directory: Callable[[str], bool]) -> str:
+    """The socket's path where a directory was given."""
+    return f"{path.rstrip('/')}/{SOCKET}" if is_directory(path) else path
+
+
+def discover(environ: Mapping[str, str], exists: Callable[[str], bool]) -> Endpoint:
+    """The daemon that clients here would talk to: by their variables, else in the usual places.
+
+    A variable decides even where nothing is there: clients do not look further either.
+
+    Raises:
+        NoDaemonError: no variable is set, and no usual place has a socket.
+    """
+    for name, kind in _VARIABLES:
+        value = environ.get(name)
+        if value:
+            path = value if name.endswith("SOCKET") else f"{value.rstrip('/')}/{SOCKET}"
+            return Endpoint(path, name, kind)
+    for directory, kind in _DIRECTORIES:
+        path = f"{directory}/{SOCKET}"
+        if exists(path):
+            return Endpoint(path, "its usual place", kind)
+    places = ", ".join(f"{directory}/{SOCKET}" for directory, _ in _DIRECTORIES)
+    variables = ", ".join(name for name, _ in _VARIABLES)
+    raise NoDaemonError(
+        f"no LXD or Incus daemon found: none of {variables} is set, and none of {places} exists;"
+        " start the daemon, or name its socket with --upstream PATH"
+    )
+
+
+def client_environment(kind: Kind, path: str) -> dict[str, str]:
+    """What to set so that clients of this kind of daemon use the socket at ``path``.
+
+    Both variables, because Go clients prefer ``*_SOCKET`` (client/connection.go) and the others
+    read only ``*_DIR``.
+    """
+    prefix = kind.upper()
+    directory = path.rpartition("/")[0] or "/"
+    return {f"{prefix}_DIR": directory, f"{prefix}_SOCKET": path}

@@ -1,0 +1,59 @@
+"""What can go wrong, and the command's exit status for it.
+
+::
+
+    LxdtapError             one line: what happened, to what, what to do next      exit 1
+    ├── NoDaemonError       no daemon was found, or the one named is not there
+    ├── UpstreamError       the daemon is there but cannot be connected to
+    ├── ListenError         lxdtap's own socket cannot be put where it was asked for
+    ├── LogError            the log cannot be written where it was asked for
+    └── CommandError        the command to run cannot be started                   exit 126, 127
+
+Wrong options are click's ``UsageError``: exit 2.
+"""
+
+from __future__ import annotations
+
+
+class LxdtapError(Exception):
+    """The base of lxdtap's own errors; its text is for a person, in one line."""
+
+    exit_status = 1
+
+
+class NoDaemonError(LxdtapError):
+    """There is no daemon to tap."""
+
+
+class UpstreamError(LxdtapError):
+    """The daemon cannot be connected to.
+
+    Args:
+        message: what happened and what to do.
+        status: the HTTP status a client is answered with: 403 where not permitted, else 503.
+    """
+
+    def __init__(self, message: str, status: int = 503) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ListenError(LxdtapError):
+    """lxdtap's own socket cannot be made where it was asked for."""
+
+
+class LogError(LxdtapError):
+    """The log cannot be written where it was asked for."""
+
+
+class CommandError(LxdtapError):
+    """The command cannot be started.
+
+    Args:
+        message: what happened and what to do.
+        exit_status: 127 where it was not found, 126 where it cannot be executed, as shells have it.
+    """
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status

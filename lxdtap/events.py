@@ -1,0 +1,116 @@
+"""What one connection's bytes mean, as they come: the vocabulary between the wire and the fold.
+
+Every event names its connection and, but for :class:`Closed`, the exchange on it, counted from 0.
+Events hold raw bytes; :mod:`lxdtap.fold` makes values of them. They are tuples because several
+are made for each transaction, while it waits.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lxdtap.transaction import Direction, Frame, Moment
+
+RawHeaders = tuple[tuple[bytes, bytes], ...]
+
+
+class RequestHead(NamedTuple):
+    """A request began. Where it could not be read as one, :class:`Garbled` follows."""
+
+    connection: int
+    exchange: int
+    at: Moment
+    method: bytes
+    target: bytes
+    version: bytes
+    headers: RawHeaders
+
+
+class ResponseHead(NamedTuple):
+    """A response began; a 1xx other than 101 is an interim one, and another follows."""
+
+    connection: int
+    exchange: int
+    at: Moment
+    status: int
+    reason: bytes
+    version: bytes
+    headers: RawHeaders
+
+    @property
+    def interim(self) -> bool:
+        """Whether the real response is still to come (RFC 9110, 15.2)."""
+        return 100 <= self.status < 200 and self.status != 101
+
+
+class Data(NamedTuple):
+    """A piece of a message's body, or of a tunnel that has no frames."""
+
+    connection: int
+    exchange: int
+    at: Moment
+    direction: Direction
+    data: bytes
+
+
+class MessageEnd(NamedTuple):
+    """A request or a response is complete."""
+
+    connection: int
+    exchange: int
+    at: Moment
+    direction: Direction
+    trailers: RawHeaders = ()
+
+
+class Garbled(NamedTuple):
+    """A message cannot be followed from here on; its bytes come as :class:`Data` to the end."""
+
+    connection: int
+    exchange: int
+    at: Moment
+    direction: Direction
+    reason: str
+
+
+class Switched(NamedTuple):
+    """From here on the connection is not HTTP. ``reason`` says why, where nobody asked for it."""
+
+    connection: int
+    exchange: int
+    at: Moment
+    protocol: str
+    reason: str = ""
+
+
+class FrameData(NamedTuple):
+    """A websocket frame is complete."""
+
+    connection: int
+    exchange: int
+    at: Moment
+    direction: Direction
+    frame: Frame
+
+
+class Cut(NamedTuple):
+    """One side stopped in the middle of a message; ``doing`` says of which part of it."""
+
+    connection: int
+    exchange: int
+    at: Moment
+    direction: Direction
+    doing: str
+
+
+class Closed(NamedTuple):
+    """Nothing more will come on this connection. ``why`` is the relay's word for it."""
+
+    connection: int
+    at: Moment
+    why: str
+
+
+Event = (
+    RequestHead | ResponseHead | Data | MessageEnd | Garbled | Switched | FrameData | Cut | Closed
+)

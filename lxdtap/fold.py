@@ -1,0 +1,314 @@
+"""Events of all connections, folded into transactions.
+
+Pure: the same events give the same transactions, live or read again later. What comes out is
+a stream of updates, because a transaction may be worth seeing long before it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from lxdtap.events import (
+    Closed,
+    Cut,
+    Data,
+    Event,
+    FrameData,
+    Garbled,
+    MessageEnd,
+    RawHeaders,
+    RequestHead,
+    ResponseHead,
+    Switched,
+)
+from lxdtap.transaction import (
+    Capture,
+    Count,
+    Direction,
+    Finished,
+    FrameSeen,
+    Headers,
+    Moment,
+    Open,
+    Peer,
+    Request,
+    Response,
+    Timing,
+    Transaction,
+    Tunnel,
+    Update,
+    Upgraded,
+    decode,
+)
+from lxdtap.websocket import close_code
+
+VISIBLE_AFTER = 1_000_000_000
+"""Nanoseconds after which a transaction that goes on is shown."""
+
+
+def _headers(raw: RawHeaders) -> Headers:
+    return tuple((decode(name), decode(value)) for name, value in raw)
+
+
+@dataclass(slots=True)
+class _Message:
+    """One direction of an exchange, while it passes."""
+
+    capture: Capture
+    over: bool = False
+    trailers: RawHeaders = ()
+    garbled: str = ""
+    cut: str = ""
+
+
+@dataclass(slots=True)
+class _Tunnel:
+    """An upgraded connection, while it lives."""
+
+    protocol: str
+    reason: str
+    frames: dict[Direction, int] = field(default_factory=lambda: dict.fromkeys(Direction, 0))
+    sizes: dict[Direction, int] = field(default_factory=lambda: dict.fromkeys(Direction, 0))
+    close_code: int | None = None
+    changed: int | None = None  # since when there is something that no update has told of
+
+    def add(self, direction: Direction, frames: int, size: int, at: Moment) -> None:
+        self.frames[direction] += frames
+        self.sizes[direction] += size
+        if self.changed is None:
+            self.changed = at.monotonic
+
+    def value(self, ended: str) -> Tunnel:
+        counts = {d: Count(self.frames[d], self.sizes[d]) for d in Direction}
+        sent, received = counts[Direction.SENT], counts[Direction.RECEIVED]
+        return Tunnel(self.protocol, sent, received, self.close_code, self.reason, ended)
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """A transaction, while it grows."""
+
+    number: int
+    head: RequestHead
+    request: _Message
+    response: _Message
+    answer: ResponseHead | None = None
+    interim: tuple[int, ...] = ()
+    sent: int | None = None
+    ended: int | None = None
+    tunnel: _Tunnel | None = None
+    shown: bool = False
+
+
+@dataclass(slots=True)
+class _Connection:
+    base: str
+    peer: Peer | None
+    own: bool = False
+    exchanges: dict[int, _Exchange] = field(default_factory=dict)
+
+
+class Fold:
+    """Folds events; numbers transactions from 1 as their requests begin.
+
+    Args:
+        limit: bytes of each body that are kept.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.count = 0
+        self._limit = limit
+        self._connections: dict[int, _Connection] = {}
+
+    def open(self, connection: int, base: str, peer: Peer | None) -> None:
+        """A connection from ``peer`` to the daemon at ``base`` was made."""
+        self._connections[connection] = _Connection(base, peer)
+
+    def own(self, connection: int) -> None:
+        """What is answered on this connection from now on is lxdtap's own word."""
+        self._connections[connection].own = True
+
+    def add(self, event: Event) -> list[Update]:
+        """Take an event; return what is worth telling now."""
+        connection = self._connections[event.connection]
+        match event:
+            case RequestHead():
+                self._begin(connection, event)
+                return []
+            case Closed():
+                return list(self._close(connection, event))
+        exchange = connection.exchanges.get(event.exchange)
+        if exchange is None:
+            return []  # bytes after its end: a garbled request that was answered, say
+        update = self._grow(connection, exchange, event)
+        return [] if update is None else [update]
+
+    def tick(self, now: int) -> list[Update]:
+        """Tell of what has been under way for a second and was not yet told of."""
+        return [
+            Open(self._value(connection, exchange), now)
+            for connection in self._connections.values()
+            for exchange in connection.exchanges.values()
+            if _due_to_show(exchange, now)
+        ]
+
+    # -- growing
+
+    def _begin(self, connection: _Connection, head: RequestHead) -> None:
+        self.count += 1
+        messages = _Message(Capture(self._limit)), _Message(Capture(self._limit))
+        connection.exchanges[head.exchange] = _Exchange(self.count, head, *messages)
+
+    def _grow(
+        self,
+        connection: _Connection,
+        exchange: _Exchange,
+        event: ResponseHead | Data | MessageEnd | Garbled | Switched | FrameData | Cut,
+    ) -> Update | None:
+        match event:
+            case Data():
+                _add_data(exchange, event)
+            case ResponseHead() if event.interim:
+                exchange.interim += (event.status,)
+            case ResponseHead():
+                exchange.answer = event
+            case MessageEnd():
+                return self._message_over(connection, exchange, event)
+            case FrameData():
+                return _add_frame(exchange, event)
+            case Switched():
+                return self._switch(connection, exchange, event)
+            case Garbled():
+                _message(exchange, event.direction).garbled = event.reason
+            case Cut():
+                _message(exchange, event.direction).cut = event.doing
+        return None
+
+    def _message_over(
+        self, connection: _Connection, exchange: _Exchange, event: MessageEnd
+    ) -> Update | None:
+        message = _message(exchange, event.direction)
+        message.over, message.trailers = True, event.trailers
+        if event.direction is Direction.SENT:
+            exchange.sent = event.at.monotonic
+        if not (exchange.request.over and exchange.response.over):
+            return None
+        exchange.ended = event.at.monotonic
+        del connection.exchanges[event.exchange]
+        return Finished(self._value(connection, exchange))
+
+    def _switch(
+        self, connection: _Connection, exchange: _Exchange, event: Switched
+    ) -> Update | None:
+        if exchange.tunnel is not None:
+            exchange.tunnel.protocol, exchange.tunnel.reason = event.protocol, event.reason
+            return None
+        exchange.tunnel = _Tunnel(event.protocol, event.reason, changed=event.at.monotonic)
+        return Upgraded(self._value(connection, exchange))
+
+    def _close(self, connection: _Connection, event: Closed) -> Iterator[Update]:
+        del self._connections[event.connection]
+        for exchange in connection.exchanges.values():
+            exchange.ended = event.at.monotonic
+            yield Finished(self._value(connection, exchange, event.why))
+
+    # -- values
+
+    def _value(self, connection: _Connection, exchange: _Exchange, why: str = "") -> Transaction:
+        head, tunnel = exchange.head, exchange.tunnel
+        return Transaction(
+            number=exchange.number,
+            base=connection.base,
+            request=Request(
+                decode(head.method),
+                decode(head.target),
+                decode(head.version),
+                _headers(head.headers),
+                exchange.request.capture.body(),
+                _headers(exchange.request.trailers),
+                exchange.request.garbled,
+            ),
+            timing=_timing(exchange),
+            response=_response(exchange),
+            tunnel=None if tunnel is None else tunnel.value(why),
+            peer=connection.peer,
+            connection=head.connection,
+            broken=_broken(exchange, why) if why and tunnel is None else "",
+            own=connection.own,
+        )
+
+
+def _message(exchange: _Exchange, direction: Direction) -> _Message:
+    return exchange.request if direction is Direction.SENT else exchange.response
+
+
+def _add_data(exchange: _Exchange, event: Data) -> None:
+    if exchange.tunnel is None:
+        _message(exchange, event.direction).capture.add(event.data)
+    else:
+        exchange.tunnel.add(event.direction, 0, len(event.data), event.at)
+
+
+def _add_frame(exchange: _Exchange, event: FrameData) -> Update | None:
+    if exchange.tunnel is None:
+        return None
+    if not event.frame.opcode.control:
+        exchange.tunnel.add(event.direction, 1, event.frame.payload.size, event.at)
+    code = close_code(event.frame)
+    if code is not None and exchange.tunnel.close_code is None:
+        exchange.tunnel.close_code = code
+    return FrameSeen(exchange.number, event.direction, event.frame, event.at)
+
+
+def _timing(exchange: _Exchange) -> Timing:
+    return Timing(
+        wall=exchange.head.at.wall,
+        begun=exchange.head.at.monotonic,
+        sent=exchange.sent,
+        answered=exchange.answer.at.monotonic if exchange.answer else None,
+        ended=exchange.ended,
+    )
+
+
+def _response(exchange: _Exchange) -> Response | None:
+    answer = exchange.answer
+    if answer is None:
+        return None
+    return Response(
+        answer.status,
+        decode(answer.reason),
+        decode(answer.version),
+        _headers(answer.headers),
+        exchange.response.capture.body(),
+        _headers(exchange.response.trailers),
+        exchange.interim,
+    )
+
+
+def _broken(exchange: _Exchange, why: str) -> str:
+    """What a closed connection left unfinished, and ``why``; empty if nothing."""
+    response, request = exchange.response, exchange.request
+    if response.garbled:
+        return f"{why}; the answer could not be followed: {response.garbled}"
+    if exchange.answer is None:
+        part = f"in the request's {request.cut}" if request.cut else "before the answer"
+        return f"{why} {part}"
+    if not response.over:
+        return f"{why} in the answer's {response.cut or 'body'}"
+    if not request.over and not request.garbled:
+        return f"{why} in the request's {request.cut or 'body'}"
+    return ""
+
+
+def _due_to_show(exchange: _Exchange, now: int) -> bool:
+    """Whether it has been silent for long enough; marks what is told as told."""
+    if exchange.tunnel is None:
+        due = not exchange.shown and now - exchange.head.at.monotonic >= VISIBLE_AFTER
+        exchange.shown = exchange.shown or due
+        return due
+    since = exchange.tunnel.changed
+    due = since is not None and now - since >= VISIBLE_AFTER
+    if due:
+        exchange.tunnel.changed = None
+    return due

@@ -1,0 +1,252 @@
+"""From updates to what the log shows: what is chosen, explained and redacted.
+
+Pure, with a memory: operations, secrets and the upgraded connections that are open.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from lxdtap import content, lxd
+from lxdtap.content import Content, Document, Json
+from lxdtap.entries import Entry, FrameEntry, NoteEntry, OperationEntry, State, TransactionEntry
+from lxdtap.redact import Redactor
+from lxdtap.transaction import (
+    Finished,
+    FrameSeen,
+    Note,
+    Open,
+    Request,
+    Transaction,
+    Tunnel,
+    Update,
+    Upgraded,
+)
+
+_DATA_STREAMS = {"stdin", "stdout", "stderr", "terminal"}
+
+
+def pattern(text: str) -> Callable[[Request], bool]:
+    """A test on requests from ``[METHOD ]PATH``, both with ``*``, ``?`` and ``[…]``.
+
+    ``/1.0/events``, ``GET *``, ``POST /1.0/instances/*/exec``. A path is matched without its query,
+    unless the pattern has a ``?`` followed by a query's ``=``.
+    """
+    method, space, path = text.strip().rpartition(" ")
+    method = method.strip().upper() if space else "*"
+    with_query = "=" in path
+
+    def matches(request: Request) -> bool:
+        subject = request.target if with_query else request.path
+        return fnmatch.fnmatchcase(request.method, method) and fnmatch.fnmatchcase(subject, path)
+
+    return matches
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is shown.
+
+    Attributes:
+        only: patterns of which one must match; none: everything.
+        ignore: patterns of which none may.
+        verbose: also exec's data, logging events and control frames.
+        secrets: credentials as they are.
+    """
+
+    only: Sequence[str] = ()
+    ignore: Sequence[str] = ()
+    verbose: bool = False
+    secrets: bool = False
+
+    def wanted(self) -> Callable[[Request], bool]:
+        """The test that ``only`` and ``ignore`` amount to."""
+        only = [pattern(text) for text in self.only]
+        ignore = [pattern(text) for text in self.ignore]
+
+        def test(request: Request) -> bool:
+            if only and not any(matches(request) for matches in only):
+                return False
+            return not any(matches(request) for matches in ignore)
+
+        return test
+
+
+@dataclass(slots=True)
+class _Watched:
+    """An upgraded connection that is open."""
+
+    transaction: Transaction  # already redacted
+    stream: str
+    wanted: bool
+    untold: bool  # whether something is to be told of it, when it goes on
+
+
+class Journal:
+    """Makes entries of updates.
+
+    Args:
+        selection: what is shown.
+        frames: whether the log's format has a place for single frames.
+    """
+
+    def __init__(self, selection: Selection, *, frames: bool = True) -> None:
+        self._frames = frames
+        self._verbose = selection.verbose
+        self._wanted = selection.wanted()
+        self._redactor = None if selection.secrets else Redactor()
+        self._operations = lxd.Operations()
+        self._watched: dict[int, _Watched] = {}
+
+    def hear(self, update: Update) -> list[Entry]:
+        """What an update is worth to the log."""
+        match update:
+            case Finished():
+                return self._transaction(update.transaction, "finished")
+            case Upgraded():
+                return self._upgraded(update.transaction)
+            case Open():
+                return self._open(update)
+            case FrameSeen():
+                return self._frame(update)
+            case Note():
+                return [NoteEntry(update.text, update.at)]
+
+    def _transaction(
+        self, transaction: Transaction, state: State, now: int | None = None
+    ) -> list[Entry]:
+        watched = self._watched.pop(transaction.number, None) if state == "finished" else None
+        request = content.read(transaction.request.body, transaction.request.headers)
+        response: Content = None
+        if transaction.response is not None:
+            response = content.read(transaction.response.body, transaction.response.headers)
+        seen = self._learn(response, transaction)
+        # Redacted even where it is not wanted: its secrets may turn up in what is.
+        entry = TransactionEntry(
+            transaction,
+            state,
+            now,
+            request,
+            response,
+            lxd.failure(_value(response)),
+            seen,
+            watched.stream if watched else self._operations.stream(transaction.request.target),
+        )
+        shown = self._clean(entry)
+        return [shown] if self._wanted(transaction.request) else []
+
+    def _learn(self, response: Content, transaction: Transaction) -> lxd.Seen | None:
+        answer = transaction.response
+        created = answer is not None and answer.status == 202
+        return self._operations.learn(
+            _value(response), made_by=transaction.number if created else None
+        )
+
+    def _upgraded(self, transaction: Transaction) -> list[Entry]:
+        stream = self._operations.stream(transaction.request.target)
+        wanted = self._wanted(transaction.request)
+        clean = self._clean_transaction(transaction)
+        self._watched[transaction.number] = _Watched(clean, stream, wanted, not self._frames)
+        return [TransactionEntry(clean, "upgraded", stream=stream)] if wanted else []
+
+    def _open(self, update: Open) -> list[Entry]:
+        watched = self._watched.get(update.transaction.number)
+        if watched is None:
+            return self._transaction(update.transaction, "open", update.now)
+        if not (watched.wanted and (watched.untold or _raw(update.transaction.tunnel))):
+            return []
+        watched.untold = False
+        clean = self._clean_transaction(update.transaction)
+        return [TransactionEntry(clean, "open", update.now, stream=watched.stream)]
+
+    def _frame(self, update: FrameSeen) -> list[Entry]:
+        watched = self._watched.get(update.number)
+        if watched is None:
+            return []  # its beginning was left out
+        says = content.read(update.frame.payload)
+        value = _value(says)
+        seen = self._operations.learn(value)
+        shown = self._redact(says)
+        entries: list[Entry] = []
+        if self._frames and watched.wanted and self._is_shown(update, watched, value):
+            error = self._redact_text(lxd.failure(value))
+            entries.append(
+                FrameEntry(
+                    watched.transaction,
+                    update.direction,
+                    update.frame,
+                    shown,
+                    update.at,
+                    watched.stream,
+                    error,
+                )
+            )
+        elif not update.frame.opcode.control:
+            watched.untold = True
+        if seen is not None and seen.news:
+            entries.append(OperationEntry(self._clean_seen(seen), update.at))
+        return entries
+
+    def _is_shown(self, update: FrameSeen, watched: _Watched, value: Json) -> bool:
+        if self._verbose:
+            return True
+        if update.frame.opcode.control or lxd.event_type(value) == "logging":
+            return False
+        is_operation = lxd.operation_path(watched.transaction.request.path) is not None
+        return not is_operation or (watched.stream not in _DATA_STREAMS and value is not None)
+
+    # -- redaction
+
+    def _clean(self, entry: TransactionEntry) -> TransactionEntry:
+        if self._redactor is None:
+            return entry
+        # Bodies first: an answer tells the secrets that its own target may hold.
+        response, request = self._redact(entry.response), self._redact(entry.request)
+        return replace(
+            entry,
+            transaction=self._clean_transaction(entry.transaction),
+            request=request,
+            response=response,
+            error=self._redact_text(entry.error),
+            operation=self._clean_seen(entry.operation) if entry.operation else None,
+        )
+
+    def _clean_transaction(self, transaction: Transaction) -> Transaction:
+        if self._redactor is None:
+            return transaction
+        asked, answer = transaction.request, transaction.response
+        request = replace(
+            asked,
+            target=self._redactor.text(asked.target),
+            headers=self._redactor.headers(asked.headers),
+            trailers=self._redactor.headers(asked.trailers),
+        )
+        response = answer and replace(
+            answer,
+            headers=self._redactor.headers(answer.headers),
+            trailers=self._redactor.headers(answer.trailers),
+        )
+        return replace(transaction, request=request, response=response)
+
+    def _clean_seen(self, seen: lxd.Seen) -> lxd.Seen:
+        operation = replace(seen.operation, err=self._redact_text(seen.operation.err))
+        return replace(seen, operation=operation)
+
+    def _redact(self, says: Content) -> Content:
+        return says if self._redactor is None else self._redactor.content(says)
+
+    def _redact_text(self, text: str) -> str:
+        return text if self._redactor is None else self._redactor.text(text)
+
+
+def _value(says: Content) -> Json:
+    return says.value if isinstance(says, Document) else None
+
+
+def _raw(tunnel: Tunnel | None) -> bool:
+    """Whether bytes passed that were no frames, of which there is no other word."""
+    if tunnel is None or tunnel.sent.frames or tunnel.received.frames:
+        return False
+    return bool(tunnel.sent.size or tunnel.received.size)

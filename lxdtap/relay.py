@@ -1,0 +1,270 @@
+"""The relay: two connected sockets made one, byte for byte, each way on its own.
+
+Bytes are sent on before anybody looks at them. What one side does to its half of the
+connection is done to the other's: an end of sending, a full close, a refusal to read. When one
+side does not read, the other is not read from: at most one buffer waits in each direction.
+
+Plain non-blocking sockets and the loop's readiness callbacks, not asyncio's transports: those
+cannot tell a half-closed peer from one that is gone, and give no word when it goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from lxdtap.transaction import Direction
+
+BUFFER = 256 << 10
+"""Bytes read at once. The kernel's own default for a unix socket is 208 KiB."""
+GRACE = 0.5
+"""Seconds for which the daemon is still listened to when the client is gone.
+
+lxc hangs up as soon as the JSON it reads is complete, often before the last chunk.
+"""
+
+
+class Observer(Protocol):
+    """Whoever is told what passed, after it has."""
+
+    def passed(self, direction: Direction, data: bytes) -> None:
+        """These bytes were sent on."""
+
+    def ended(self, direction: Direction) -> None:
+        """No more will come in this direction."""
+
+    def closed(self, why: str) -> None:
+        """Both sockets are closed."""
+
+
+class Hangups:
+    """Tells when the peer of a half-closed socket is gone altogether.
+
+    A socket whose EOF has been read is always readable, so the loop cannot watch it. An epoll
+    of its own can: with an empty mask it reports EPOLLHUP and nothing else (epoll_ctl(2)), and
+    a half-close alone is not that.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._loop = loop
+        loop.add_reader(self._epoll.fileno(), self._ready)
+
+    def watch(self, sock: socket.socket, gone: Callable[[], None]) -> None:
+        """Call ``gone`` once the peer has closed; at once if it already has."""
+        poll = select.poll()
+        poll.register(sock, 0)
+        if poll.poll(0):
+            gone()
+            return
+        self._callbacks[sock.fileno()] = gone
+        self._epoll.register(sock.fileno(), 0)
+
+    def forget(self, sock: socket.socket) -> None:
+        """Watch it no more; before it is closed."""
+        if self._callbacks.pop(sock.fileno(), None) is not None:
+            self._epoll.unregister(sock.fileno())
+
+    def close(self) -> None:
+        """Give up the epoll."""
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    def _ready(self) -> None:
+        for number, _ in self._epoll.poll(0):
+            gone = self._callbacks.pop(number, None)
+            if gone is not None:  # None: an earlier one of this round closed it
+                self._epoll.unregister(number)
+                gone()
+
+
+class Relay:
+    """Joins pairs of sockets; holds what they share."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.hangups = Hangups(loop)
+        self.buffer = memoryview(bytearray(BUFFER))
+
+    def join(self, client: socket.socket, daemon: socket.socket, observer: Observer) -> Link:
+        """Relay between two connected sockets from now on; the link closes them."""
+        return Link(self, client, daemon, observer)
+
+    def close(self) -> None:
+        """Give up what is shared; all links must have been closed."""
+        self.hangups.close()
+
+
+class Link:
+    """One client connection and its daemon connection."""
+
+    def __init__(
+        self, relay: Relay, client: socket.socket, daemon: socket.socket, observer: Observer
+    ) -> None:
+        self._relay = relay
+        self._client = client
+        self._daemon = daemon
+        self._observer = observer
+        self._why = ""
+        self._grace: asyncio.TimerHandle | None = None
+        client.setblocking(False)
+        daemon.setblocking(False)
+        self._sending = _Pipe(relay, client, daemon, Direction.SENT, self)
+        self._receiving = _Pipe(relay, daemon, client, Direction.RECEIVED, self)
+
+    def stop(self, why: str) -> None:
+        """Close both sockets now."""
+        self._why = self._why or why
+        self._sending.abort()
+        self._receiving.abort()
+
+    # -- what the pipes tell
+
+    def passed(self, direction: Direction, data: bytes) -> None:
+        """Bytes were sent on."""
+        self._observer.passed(direction, data)
+
+    def source_ended(self, pipe: _Pipe) -> None:
+        """A side ended its sending: is it gone altogether?"""
+        if pipe is self._receiving:
+            self._why = self._why or "the daemon closed the connection"
+        self._observer.ended(pipe.direction)
+        other = self._receiving if pipe is self._sending else self._sending
+        if not other.done:
+            gone = self._client_gone if pipe is self._sending else self._sending.abort
+            self._relay.hangups.watch(pipe.source, gone)
+
+    def target_gone(self, pipe: _Pipe) -> None:
+        """A side no longer reads."""
+        if pipe is self._receiving:
+            self._client_gone()
+        else:
+            pipe.abort()
+
+    def pipe_done(self) -> None:
+        """One direction is over; with the other, so is the connection."""
+        if not (self._sending.done and self._receiving.done):
+            return
+        if self._grace is not None:
+            self._grace.cancel()
+        for sock in (self._client, self._daemon):
+            self._relay.hangups.forget(sock)
+            sock.close()
+        self._observer.closed(self._why or "the client closed the connection")
+
+    def _client_gone(self) -> None:
+        """Nobody reads the answer. Hear its end all the same, then tell the daemon as much."""
+        self._why = self._why or "the client closed the connection"
+        if self._receiving.done or self._grace is not None:
+            return
+        self._receiving.discard()
+        self._grace = self._relay.loop.call_later(GRACE, self._receiving.abort)
+
+
+class _Pipe:
+    """One direction: reads from the source, writes to the target."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        source: socket.socket,
+        target: socket.socket,
+        direction: Direction,
+        link: Link,
+    ) -> None:
+        self.source = source
+        self.direction = direction
+        self.done = False
+        self._target = target
+        self._link = link
+        self._loop = relay.loop
+        self._buffer = relay.buffer
+        self._pending: memoryview | None = None  # read, not yet accepted by the target
+        self._discarding = False
+        self._ended = False  # the source's end was read
+        self._loop.add_reader(source.fileno(), self._readable)
+
+    def discard(self) -> None:
+        """From now on read and tell, but do not write: the target is gone."""
+        self._discarding = True
+        self._flushed()
+
+    def abort(self) -> None:
+        """End this direction; the source's next write fails, as the target's side would have it."""
+        if self.done:
+            return
+        if not self._ended:
+            self._loop.remove_reader(self.source.fileno())
+            _shutdown(self.source, socket.SHUT_RD)
+        self._finish()
+
+    def _readable(self) -> None:
+        try:
+            size = self.source.recv_into(self._buffer)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            size = 0  # a reset: nothing more will come
+        if not size:
+            self._end()
+            return
+        data = self._buffer[:size]
+        sent = size if self._discarding else self._send(data)
+        kept = bytes(data)
+        if sent < size and not self._discarding:
+            self._pending = memoryview(kept)[sent:]
+            self._loop.remove_reader(self.source.fileno())
+            self._loop.add_writer(self._target.fileno(), self._writable)
+        self._link.passed(self.direction, kept)
+
+    def _end(self) -> None:
+        self._ended = True
+        self._loop.remove_reader(self.source.fileno())
+        self._link.source_ended(self)
+        self._finish()
+
+    def _send(self, data: memoryview) -> int:
+        try:
+            return self._target.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            self._link.target_gone(self)
+            return len(data)
+
+    def _writable(self) -> None:
+        pending = self._pending
+        if pending is None:
+            return
+        sent = self._send(pending)
+        if self._pending is not pending:
+            return  # the target was found to be gone, and what waited for it was dropped
+        self._pending = pending[sent:]
+        if not self._pending:
+            self._flushed()
+
+    def _flushed(self) -> None:
+        """Nothing waits to be written any more."""
+        if self._pending is None:
+            return
+        self._pending = None
+        self._loop.remove_writer(self._target.fileno())
+        self._loop.add_reader(self.source.fileno(), self._readable)
+
+    def _finish(self) -> None:
+        if self._pending is not None:
+            self._pending = None
+            self._loop.remove_writer(self._target.fileno())
+        self.done = True
+        _shutdown(self._target, socket.SHUT_WR)
+        self._link.pipe_done()
+
+
+def _shutdown(sock: socket.socket, how: int) -> None:
+    with contextlib.suppress(OSError):  # the peer was faster
+        sock.shutdown(how)

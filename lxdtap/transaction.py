@@ -1,0 +1,292 @@
+"""The values that everything else speaks of: a transaction and its parts.
+
+All are frozen: what the log was given cannot change under it. Text from the wire is
+``str`` decoded by :func:`decode`, which loses nothing: :func:`encode` gives the bytes back.
+Times are in nanoseconds: ``monotonic`` ones for durations, ``wall`` ones (Unix time) for display.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+Headers = tuple[tuple[str, str], ...]
+"""Name and value pairs in the order and spelling of the wire."""
+
+
+def decode(raw: bytes) -> str:
+    """Wire bytes as text; bytes that are not UTF-8 survive as lone surrogates."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def encode(text: str) -> bytes:
+    """The wire bytes of a text that :func:`decode` made."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def header(headers: Headers, name: str) -> str | None:
+    """A header's first value, whatever the case of its name (RFC 9110, 5.1); None if absent."""
+    wanted = name.lower()
+    return next((value for key, value in headers if key.lower() == wanted), None)
+
+
+class Direction(enum.Enum):
+    """Which way bytes went, as the client sees it."""
+
+    SENT = "sent"
+    RECEIVED = "received"
+
+
+class Moment(NamedTuple):
+    """One reading of both clocks, in nanoseconds."""
+
+    monotonic: int
+    wall: int
+
+
+class Peer(NamedTuple):
+    """Who is at the client's end of a connection (unix(7), SO_PEERCRED)."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A payload as it was carried, without the framing of chunks.
+
+    ``captured`` is its beginning, ``size`` the count of all its bytes. ``digest`` is the SHA-256
+    of all of them in hexadecimal, filled in by the capture where not all were kept.
+    """
+
+    size: int = 0
+    captured: bytes = b""
+    digest: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether every byte was kept."""
+        return len(self.captured) == self.size
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of all bytes, in hexadecimal."""
+        return self.digest or hashlib.sha256(self.captured).hexdigest()
+
+
+EMPTY = Body()
+
+
+class Capture:
+    """Takes a payload in pieces and keeps its first ``limit`` bytes; counts and hashes the rest."""
+
+    __slots__ = ("_hash", "_kept", "_limit", "size")
+
+    def __init__(self, limit: int) -> None:
+        self.size = 0
+        self._limit = limit
+        self._kept = bytearray()
+        self._hash: hashlib._Hash | None = None
+
+    def add(self, data: bytes) -> None:
+        """Take the next piece."""
+        room = self._limit - self.size
+        if self._hash is None and len(data) > room:
+            # Only now is it certain that not all can be kept: hash what was, and go on.
+            self._hash = hashlib.sha256(self._kept)
+        if self._hash is not None:
+            self._hash.update(data)
+        if room > 0:
+            self._kept += data[:room]
+        self.size += len(data)
+
+    def body(self) -> Body:
+        """What has been taken until now."""
+        if not self.size:
+            return EMPTY
+        return Body(self.size, bytes(self._kept), self._hash.hexdigest() if self._hash else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the client asked.
+
+    ``target`` is as sent, usually ``/1.0/…`` with its query. ``garbled`` says why the request
+    could not be read as HTTP; the raw bytes are then its body.
+    """
+
+    method: str
+    target: str
+    version: str = "HTTP/1.1"
+    headers: Headers = ()
+    body: Body = EMPTY
+    trailers: Headers = ()
+    garbled: str = ""
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What the daemon answered. ``interim`` holds the 1xx statuses that came first."""
+
+    status: int
+    reason: str = ""
+    version: str = "HTTP/1.1"
+    headers: Headers = ()
+    body: Body = EMPTY
+    trailers: Headers = ()
+    interim: tuple[int, ...] = ()
+
+
+class Opcode(enum.IntEnum):
+    """The kinds of websocket frame (RFC 6455, 5.2)."""
+
+    CONTINUATION = 0
+    TEXT = 1
+    BINARY = 2
+    CLOSE = 8
+    PING = 9
+    PONG = 10
+
+    @property
+    def control(self) -> bool:
+        """Whether it steers the connection rather than carrying data (RFC 6455, 5.5)."""
+        return self >= Opcode.CLOSE
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One websocket frame, unmasked and decompressed; more fragments follow where not ``final``."""
+
+    opcode: Opcode
+    payload: Body
+    final: bool = True
+
+
+class Count(NamedTuple):
+    """How much data went one way on an upgraded connection; ``frames`` is 0 where it has none.
+
+    A websocket's control frames are not data, and not counted.
+    """
+
+    frames: int = 0
+    size: int = 0
+
+
+NOTHING = Count()
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """A connection that stopped being HTTP: ``websocket``, ``sftp``, ``tls`` or ``opaque``.
+
+    ``opaque`` is one whose bytes could not be followed; ``reason`` then says why.
+    ``close_code`` is the websocket's, where a Close frame gave one (RFC 6455, 7.4); ``ended``
+    says who closed the connection, once somebody has.
+    """
+
+    protocol: str
+    sent: Count = NOTHING
+    received: Count = NOTHING
+    close_code: int | None = None
+    reason: str = ""
+    ended: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When things happened; monotonic nanoseconds, but for ``wall``. None: not until now."""
+
+    wall: int
+    begun: int
+    sent: int | None = None
+    answered: int | None = None
+    ended: int | None = None
+
+    def duration(self, now: int | None = None) -> float:
+        """Seconds from the request's head to the end, or to ``now`` while it goes on."""
+        end = self.ended if self.ended is not None else now
+        return max(0, (end if end is not None else self.begun) - self.begun) / 1e9
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds from the request's head to the response's; None before there is one."""
+        return None if self.answered is None else max(0, self.answered - self.begun) / 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One request and all that came of it.
+
+    ``number`` counts from 1 in the order in which requests began. ``base`` is the daemon's own
+    address, such as ``http+unix://%2Fvar%2Flib%2Flxd%2Funix.socket``. ``broken`` says what broke
+    it off, and is empty where nothing did. ``own`` marks an answer that lxdtap gave itself.
+    """
+
+    number: int
+    base: str
+    request: Request
+    timing: Timing
+    response: Response | None = None
+    tunnel: Tunnel | None = None
+    peer: Peer | None = None
+    connection: int = 0
+    broken: str = ""
+    own: bool = False
+
+    @property
+    def url(self) -> str:
+        """The daemon's address and the target, as the DEBUG text shows them."""
+        target = self.request.target
+        return target if "://" in target.partition("?")[0] else self.base + target
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A transaction came to its end."""
+
+    transaction: Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Upgraded:
+    """The daemon agreed to leave HTTP: the transaction until then; at its end it is Finished."""
+
+    transaction: Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A transaction has been on the wire for a while; ``now`` is monotonic nanoseconds."""
+
+    transaction: Transaction
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSeen:
+    """A frame passed on an upgraded connection, the one of transaction ``number``."""
+
+    number: int
+    direction: Direction
+    frame: Frame
+    at: Moment
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that a person should know about the tap itself, in one line."""
+
+    text: str
+    at: Moment = field(default=Moment(0, 0))
+
+
+Update = Finished | Upgraded | Open | FrameSeen | Note
+"""What happens to transactions, in the order in which it does."""

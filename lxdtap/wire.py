@@ -1,0 +1,343 @@
+"""One connection, both directions: from the bytes that passed to events.
+
+Pure and passive. :class:`Wire` pairs responses with requests (RFC 9112, 9.3.2), knows when
+HTTP ends (101, ``STARTTLS``), decodes websocket frames from there on, and never fails: where it
+cannot follow, the rest of the connection is an ``opaque`` tunnel whose bytes are counted.
+
+Bytes must be fed in the order in which the relay passed them on, so that an answer never
+comes before its question.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lxdtap import http1, websocket
+from lxdtap.events import (
+    Closed,
+    Cut,
+    Data,
+    Event,
+    FrameData,
+    Garbled,
+    MessageEnd,
+    RawHeaders,
+    RequestHead,
+    ResponseHead,
+    Switched,
+)
+from lxdtap.transaction import Direction, Moment, decode
+
+STARTTLS = b"STARTTLS\n"
+"""What lxd-user and incus-user send first (LXD's lxd/endpoints/listeners/starttls.go)."""
+HELD_LIMIT = 1 << 20
+"""Bytes a client may send after asking for an upgrade before the answer is known."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request whose answer is still due."""
+
+    exchange: int
+    method: bytes
+    upgrade: bool
+
+
+class Wire:
+    """Follows one connection.
+
+    Args:
+        connection: the number to put on its events.
+        limit: bytes kept of each websocket payload.
+    """
+
+    def __init__(self, connection: int, limit: int) -> None:
+        self._connection = connection
+        self._limit = limit
+        self._readers = {Direction.SENT: http1.Reader(), Direction.RECEIVED: http1.Reader()}
+        self._due: deque[_Asked] = deque()
+        self._exchanges = 0
+        self._sending: _Asked | None = None  # the request whose body is still coming
+        self._answering: _Asked | None = None  # the one whose response's body is
+        self._held = False  # client bytes wait for the verdict on an upgrade
+        self._tunnel: _Tunnel | None = None  # what follows it after HTTP
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way: every request answered, no tunnel, no half a head."""
+        return self._tunnel is None and not self._due and self._readers[Direction.SENT].idle
+
+    @property
+    def asked(self) -> bytes | None:
+        """The method of the request whose answer is due and has not begun; None if none is."""
+        unanswered = self._tunnel is None and self._due and self._answering is None
+        return self._due[0].method if unanswered else None
+
+    @property
+    def tunnelled(self) -> bool:
+        """Whether the connection has left HTTP."""
+        return self._tunnel is not None
+
+    def feed(self, direction: Direction, data: bytes, at: Moment) -> list[Event]:
+        """Take bytes that passed in one direction."""
+        if self._tunnel is not None:
+            return list(self._tunnel.feed(direction, data, at))
+        self._readers[direction].receive(data)
+        return list(self._follow(at))
+
+    def end(self, direction: Direction, at: Moment) -> list[Event]:
+        """One side will send no more."""
+        if self._tunnel is not None:
+            return []
+        over = self._requests_over if direction is Direction.SENT else self._responses_over
+        return list(over(at))
+
+    def close(self, at: Moment, why: str) -> list[Event]:
+        """The connection is over for both sides; ``why`` is for the people who read of it."""
+        return [Closed(self._connection, at, why)]
+
+    def give_up(self, reason: str, at: Moment) -> list[Event]:
+        """Stop reading, count only. What was received and not yet read is the tunnel's first."""
+        if self._tunnel is not None:
+            return list(self._tunnel.give_up(reason, at))
+        return list(self._opaque(reason, at))
+
+    # -- HTTP
+
+    def _follow(self, at: Moment) -> Iterator[Event]:
+        """Read both sides as far as they go: an answer may let held requests be read."""
+        held = None
+        while held is not self._held and self._tunnel is None:
+            held = self._held
+            yield from self._read_requests(at)
+            yield from self._read_responses(at)
+
+    def _read_requests(self, at: Moment) -> Iterator[Event]:
+        reader = self._readers[Direction.SENT]
+        if not self._exchanges and reader.startswith(STARTTLS):
+            yield from self._starttls(at)
+            return
+        while not self._held and (item := reader.next()) is not None:
+            match item:
+                case http1.Head():
+                    yield from self._request(item, at)
+                case http1.Data():
+                    yield self._data(self._sending, Direction.SENT, item.data, at)
+                case http1.End():
+                    yield from self._request_over(item, at)
+                case http1.Garbled():
+                    yield from self._request_garbled(item.reason, at)
+        if self._held and reader.pending > HELD_LIMIT:
+            yield from self._opaque("too much was sent before the upgrade was granted", at)
+
+    def _request(self, head: http1.Head, at: Moment) -> Iterator[Event]:
+        line = http1.request_line(head.start)
+        if line is None:
+            yield from self._unreadable("its first line is no request line", head.raw, at)
+            return
+        method, _, version = line
+        # By the Upgrade header alone: LXD looks at nothing else for sftp (lxd/instance_sftp.go).
+        asked = self._ask(method, upgrade=bool(http1.values(head.headers, b"upgrade")))
+        yield self._head(asked, at, line, head.headers)
+        framing = http1.request_framing(head.headers, version)
+        if isinstance(framing, str):
+            yield from self._request_garbled(framing, at)
+        else:
+            self._readers[Direction.SENT].expect(framing)
+
+    def _request_over(self, end: http1.End, at: Moment) -> Iterator[Event]:
+        asked, self._sending = self._sending, None
+        if asked is None:
+            return
+        self._held = asked.upgrade and asked in self._due and asked is not self._answering
+        yield MessageEnd(self._connection, asked.exchange, at, Direction.SENT, end.trailers)
+
+    def _request_garbled(self, reason: str, at: Moment) -> Iterator[Event]:
+        """A head or a body cannot be followed: the rest of what is sent is this request's."""
+        reader = self._readers[Direction.SENT]
+        if self._sending is None:
+            yield from self._unreadable(reason, reader.take(), at)
+            return
+        reader.give_up()
+        exchange = self._sending.exchange
+        yield Garbled(self._connection, exchange, at, Direction.SENT, reason)
+
+    def _unreadable(self, reason: str, raw: bytes, at: Moment) -> Iterator[Event]:
+        """Bytes that are no request make one all the same: whoever debugs must see them."""
+        self._readers[Direction.SENT].give_up()
+        first = raw.partition(b"\n")[0].removesuffix(b"\r")
+        asked = self._ask(b"?")
+        yield self._head(asked, at, http1.request_line(first) or (b"?", b"", b""), ())
+        yield Garbled(self._connection, asked.exchange, at, Direction.SENT, reason)
+        if raw:
+            yield self._data(asked, Direction.SENT, raw, at)
+
+    def _read_responses(self, at: Moment) -> Iterator[Event]:
+        reader = self._readers[Direction.RECEIVED]
+        while self._tunnel is None and (item := reader.next()) is not None:
+            match item:
+                case http1.Head():
+                    yield from self._response(item, at)
+                case http1.Data():
+                    yield self._data(self._answering, Direction.RECEIVED, item.data, at)
+                case http1.End():
+                    yield from self._response_over(item.trailers, at)
+                case http1.Garbled() if self._answering is not None:
+                    exchange = self._answering.exchange
+                    yield Garbled(self._connection, exchange, at, Direction.RECEIVED, item.reason)
+                case http1.Garbled():
+                    yield from self._opaque(f"the answer has {item.reason}", at)
+
+    def _response(self, head: http1.Head, at: Moment) -> Iterator[Event]:
+        line = http1.status_line(head.start)
+        if line is None:
+            yield from self._opaque("the answer is not HTTP", at, head.raw)
+            return
+        if not self._due:
+            early = self._readers[Direction.SENT].take()
+            yield from self._unreadable("it was answered before its head was complete", early, at)
+        asked = self._due[0]
+        version, status, reason = line
+        event = ResponseHead(
+            self._connection, asked.exchange, at, status, reason, version, head.headers
+        )
+        yield event
+        if status == 101:
+            yield from self._upgraded(asked, head.headers, at)
+        elif event.interim:
+            self._readers[Direction.RECEIVED].restart()
+        else:
+            yield from self._response_body(asked, head, line, at)
+
+    def _response_body(
+        self, asked: _Asked, head: http1.Head, line: tuple[bytes, int, bytes], at: Moment
+    ) -> Iterator[Event]:
+        self._answering = asked
+        if asked.upgrade:
+            self._held = False
+        framing = http1.response_framing(head.headers, line[0], line[1], asked.method)
+        if isinstance(framing, str):
+            self._readers[Direction.RECEIVED].give_up()
+            yield Garbled(self._connection, asked.exchange, at, Direction.RECEIVED, framing)
+        else:
+            self._readers[Direction.RECEIVED].expect(framing)
+
+    def _response_over(self, trailers: RawHeaders, at: Moment) -> Iterator[Event]:
+        asked = self._due.popleft()
+        self._answering = None
+        yield MessageEnd(self._connection, asked.exchange, at, Direction.RECEIVED, trailers)
+
+    # -- the ends
+
+    def _requests_over(self, at: Moment) -> Iterator[Event]:
+        reader = self._readers[Direction.SENT]
+        if self._sending is not None:
+            yield self._cut(self._sending, Direction.SENT, at)
+        elif reader.pending and not self._held:
+            yield from self._unreadable("the client stopped inside its head", reader.take(), at)
+
+    def _responses_over(self, at: Moment) -> Iterator[Event]:
+        reader = self._readers[Direction.RECEIVED]
+        if reader.end():
+            yield from self._response_over((), at)
+        elif self._answering is not None:
+            yield self._cut(self._answering, Direction.RECEIVED, at)
+        elif self._due and reader.pending:
+            yield self._cut(self._due[0], Direction.RECEIVED, at)
+
+    def _cut(self, asked: _Asked, direction: Direction, at: Moment) -> Event:
+        doing = self._readers[direction].doing
+        return Cut(self._connection, asked.exchange, at, direction, doing)
+
+    # -- leaving HTTP
+
+    def _starttls(self, at: Moment) -> Iterator[Event]:
+        asked = self._ask(STARTTLS.strip())
+        yield self._head(asked, at, (asked.method, b"", b""), ())
+        yield from self._switch(asked, "tls", "", at)
+
+    def _upgraded(self, asked: _Asked, headers: RawHeaders, at: Moment) -> Iterator[Event]:
+        protocol = decode(b", ".join(http1.values(headers, b"upgrade"))).lower() or "unnamed"
+        decoders = None
+        if protocol == "websocket":
+            extensions = b",".join(http1.values(headers, b"sec-websocket-extensions"))
+            decoders = _decoders(decode(extensions), self._limit)
+        yield from self._switch(asked, protocol, "", at, decoders)
+
+    def _opaque(self, reason: str, at: Moment, received: bytes = b"") -> Iterator[Event]:
+        asked = self._due[0] if self._due else self._sending
+        if asked is None:
+            yield from self._unreadable(reason, b"", at)
+            asked = self._due[0]
+        yield from self._switch(asked, "opaque", reason, at, received=received)
+
+    def _switch(
+        self,
+        asked: _Asked,
+        protocol: str,
+        reason: str,
+        at: Moment,
+        decoders: _Decoders | None = None,
+        received: bytes = b"",
+    ) -> Iterator[Event]:
+        yield Switched(self._connection, asked.exchange, at, protocol, reason)
+        self._tunnel = _Tunnel(self._connection, asked.exchange, decoders)
+        rest = {
+            Direction.SENT: self._readers[Direction.SENT].take(),
+            Direction.RECEIVED: received + self._readers[Direction.RECEIVED].take(),
+        }
+        for direction, data in rest.items():
+            if data:
+                yield from self._tunnel.feed(direction, data, at)
+
+    # -- making
+
+    def _ask(self, method: bytes, *, upgrade: bool = False) -> _Asked:
+        asked = _Asked(self._exchanges, method, upgrade)
+        self._exchanges += 1
+        self._due.append(asked)
+        self._sending = asked
+        return asked
+
+    def _head(
+        self, asked: _Asked, at: Moment, line: tuple[bytes, bytes, bytes], headers: RawHeaders
+    ) -> Event:
+        return RequestHead(self._connection, asked.exchange, at, *line, headers)
+
+    def _data(self, asked: _Asked | None, direction: Direction, data: bytes, at: Moment) -> Event:
+        assert asked is not None  # a body only ever follows its head
+        return Data(self._connection, asked.exchange, at, direction, data)
+
+
+_Decoders = dict[Direction, websocket.Decoder]
+
+
+def _decoders(extensions: str, limit: int) -> _Decoders:
+    inflaters = websocket.inflaters(extensions) or (None, None)
+    directions = (Direction.SENT, Direction.RECEIVED)
+    return {d: websocket.Decoder(limit, i) for d, i in zip(directions, inflaters, strict=True)}
+
+
+class _Tunnel:
+    """What passes after HTTP: frames where there are decoders, else bytes."""
+
+    def __init__(self, connection: int, exchange: int, decoders: _Decoders | None) -> None:
+        self._connection = connection
+        self._exchange = exchange
+        self._decoders = decoders
+
+    def feed(self, direction: Direction, data: bytes, at: Moment) -> Iterator[Event]:
+        if self._decoders is None:
+            yield Data(self._connection, self._exchange, at, direction, data)
+            return
+        try:
+            for frame in self._decoders[direction].feed(data):
+                yield FrameData(self._connection, self._exchange, at, direction, frame)
+        except websocket.UnreadableError as error:
+            yield from self.give_up(str(error), at)
+
+    def give_up(self, reason: str, at: Moment) -> Iterator[Event]:
+        self._decoders = None
+        yield Switched(self._connection, self._exchange, at, "opaque", reason)

@@ -1,0 +1,1 @@
+"""lxdtap against real daemons: started for the tests, gone afterwards."""

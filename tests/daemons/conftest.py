@@ -1,0 +1,58 @@
+"""The daemons that the tests in this directory drive: one of each kind for the whole run.
+
+Where a daemon cannot be started its tests are skipped, in one line that says why; where ``CI``
+is true they fail, because there it was to be installed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .tapping import Tapping
+from .throwaway import INCUS, LXD, Brand, Daemon, throwaway
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test in this directory needs a daemon."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.daemons)
+
+
+def _started(brand: Brand) -> Iterator[Daemon]:
+    if why := brand.missing():
+        absent = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        absent(f"{why} (see .ci/install-daemons)")
+    with throwaway(brand) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="session")
+def lxd() -> Iterator[Daemon]:
+    """A throwaway LXD."""
+    yield from _started(LXD)
+
+
+@pytest.fixture(scope="session")
+def incus() -> Iterator[Daemon]:
+    """A throwaway Incus."""
+    yield from _started(INCUS)
+
+
+@pytest.fixture(scope="session", params=["lxd", "incus"])
+def daemon(request: pytest.FixtureRequest) -> Daemon:
+    """A throwaway LXD, then a throwaway Incus."""
+    started: Daemon = request.getfixturevalue(request.param)
+    return started
+
+
+@pytest.fixture
+def tap(daemon: Daemon, tmp_path: Path) -> Tapping:
+    """Runs commands directly and through the tap, and compares; for each daemon."""
+    return Tapping(daemon, tmp_path)

@@ -1,0 +1,442 @@
+"""The same commands twice, directly and through the tap: nothing may differ but the log.
+
+Four laws, checked by every :meth:`Tapping.__call__`:
+
+1. The client cannot tell: exit status, stdout and stderr are the same.
+2. The daemon cannot tell: it then holds the same.
+3. The tap shows everything: its transactions are the requests that the daemon logged.
+4. The tap shows nothing as broken off that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fcntl
+import hashlib
+import json
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pytest
+
+from .throwaway import Daemon, Requests, State
+
+PATIENCE = 60
+"""Seconds a flow may take before it counts as hung."""
+
+
+# What the tap reports.
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One transaction of the tap's JSON log."""
+
+    id: int
+    method: str
+    target: str
+    status: int | None
+    broken: str | None
+    sent: int
+    received: int
+    tunnel: dict[str, Any] | None
+    operation: dict[str, Any] | None
+    error: str | None
+
+    @classmethod
+    def parse(cls, record: dict[str, Any]) -> Self:
+        return cls(
+            id=record["id"],
+            method=record["method"],
+            target=record["target"],
+            status=record["status"],
+            broken=record["broken"],
+            sent=record["request"]["size"],
+            received=record["response"]["size"],
+            tunnel=record["tunnel"],
+            operation=record["operation"],
+            error=record["error"],
+        )
+
+    @property
+    def protocol(self) -> str | None:
+        return self.tunnel["protocol"] if self.tunnel else None
+
+    @property
+    def stream(self) -> str | None:
+        return self.tunnel["stream"] if self.tunnel else None
+
+    def carried(self, direction: Literal["sent", "received"]) -> int:
+        """How many bytes of payload a tunnel carried."""
+        carried: int = self.tunnel[direction]["bytes"] if self.tunnel else 0
+        return carried
+
+
+def transactions(log: Path) -> list[Transaction]:
+    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    found = [Transaction.parse(each) for each in records if each["event"] == "transaction"]
+    assert len({each.id for each in found}) == len(found), "an id is given once"
+    return found
+
+
+NOT_LOGGED: tuple[Callable[[Transaction], bool], ...] = (
+    lambda each: each.method == "OPTIONS",
+    lambda each: each.target == "/",
+)
+"""What neither daemon logs, though it answers."""
+
+
+def reported(found: Iterable[Transaction]) -> Requests:
+    return Counter(
+        (each.method, each.target) for each in found if not any(skip(each) for skip in NOT_LOGGED)
+    )
+
+
+# What a run gave.
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run of the commands did, as its user and the daemon see it."""
+
+    status: int
+    stdout: bytes
+    stderr: str
+    asked: Requests
+    state: State
+
+    @property
+    def text(self) -> str:
+        return self.stdout.decode()
+
+    @property
+    def lines(self) -> list[str]:
+        return settled(self.text).splitlines()
+
+
+@dataclass(frozen=True, slots=True)
+class Tapped(Run):
+    """The run through the tap, and what the tap reported of it."""
+
+    transactions: list[Transaction]
+
+    def only(self, method: str, target: str) -> Transaction:
+        """The one transaction with this method whose target matches the pattern."""
+        matching = [
+            each
+            for each in self.transactions
+            if each.method == method and re.fullmatch(target, each.target)
+        ]
+        assert len(matching) == 1, f"{method} {target}: {len(matching)} transactions"
+        return matching[0]
+
+    def tunnel(self, stream: str) -> Transaction:
+        """The one websocket of an exec that carried this stream."""
+        matching = [each for each in self.transactions if each.stream == stream]
+        assert len(matching) == 1, f"{stream}: {len(matching)} tunnels"
+        return matching[0]
+
+    def failed(self) -> list[str]:
+        """The operations that failed, whatever their HTTP status."""
+        return [each.error for each in self.transactions if each.error]
+
+
+# What differs between any two runs.
+
+_SETTLING = (
+    (r"[^\r\n]*\r(?!\n)", ""),  # progress, drawn over by what follows it
+    (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<uuid>"),
+    (r"(published with fingerprint: )[0-9a-f]{64}", r"\1<fingerprint>"),
+    (r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?( ?(Z|UTC|[+-]\d\d:?\d\d))?", "<time>"),
+    (r"[A-Z][a-z]{2} \d{1,2}, \d{4} at \d{1,2}:\d\d[ap]m \(UTC\)", "<time>"),
+    (r"\d+(\.\d+)? ?[kMG]?i?B/s", "<speed>"),
+    (r"(?<=: )\d+(\.\d+)?[kMG]?i?B\b", "<size>"),
+    (r"(?<=\(in seconds\): )\d+", "<seconds>"),
+    (r"(?<=Processes: )-?\d+", "<processes>"),
+)
+
+
+def settled(text: str) -> str:
+    """``text`` without times, identifiers, speeds, counters and progress."""
+    for pattern, placeholder in _SETTLING:
+        text = re.sub(pattern, placeholder, text)
+    return re.sub(r" +$", "", text, flags=re.MULTILINE)
+
+
+def difference(ours: Requests, theirs: Requests) -> str:
+    """Which requests the tap did not report, and which the daemon did not log."""
+    lines = [f"not shown by the tap: {each}" for each in (theirs - ours).elements()]
+    lines += [f"not logged by the daemon: {each}" for each in (ours - theirs).elements()]
+    return "\n".join(lines)
+
+
+# A terminal, for commands that want one.
+
+
+class Terminal:
+    """The person's side of a pseudo-terminal."""
+
+    def __init__(self, rows: int = 24, columns: int = 80) -> None:
+        self.fd, self.theirs = pty.openpty()
+        self.heard = b""
+        self._read = 0
+        self.resize(rows, columns)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Give the window another size; the kernel tells the foreground processes."""
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.fd, keys)
+
+    def expect(self, text: bytes, patience: float = PATIENCE) -> None:
+        """Wait until ``text`` is on the screen, after what was last expected."""
+        deadline = time.monotonic() + patience
+        while (found := self.heard.find(text, self._read)) < 0:
+            if not self._hear(deadline - time.monotonic()):
+                pytest.fail(f"waited for {text!r}, heard {self.heard[self._read :]!r}")
+        self._read = found + len(text)
+
+    def listen(self, deadline: float) -> None:
+        """Hear everything until the last process lets go of the terminal."""
+        while self._hear(deadline - time.monotonic()):
+            pass
+
+    def _hear(self, patience: float) -> bool:
+        ready, _, _ = select.select([self.fd], [], [], max(patience, 0))
+        if not ready:
+            return False
+        try:
+            heard = os.read(self.fd, 65536)
+        except OSError:  # EIO: nobody has it open any more
+            return False
+        self.heard += heard
+        return bool(heard)
+
+    def let_go(self) -> None:
+        """Close our copy of the side that the command now has."""
+        if self.theirs >= 0:
+            os.close(self.theirs)
+            self.theirs = -1
+
+    def close(self) -> None:
+        self.let_go()
+        os.close(self.fd)
+
+
+Drive = Callable[[Terminal], None]
+"""What a person does at a terminal."""
+
+
+# Running.
+
+Command = str | Sequence[str]
+"""A shell script, or the arguments of one command."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """One way to run the commands: its arguments, environment and working directory."""
+
+    argv: Sequence[str]
+    environment: dict[str, str]
+    directory: Path
+
+    def run(self, stdin: bytes, drive: Drive | None) -> tuple[int, bytes, str]:
+        return self._at_a_terminal(drive) if drive else self._piped(stdin)
+
+    def _piped(self, stdin: bytes) -> tuple[int, bytes, str]:
+        done = subprocess.run(
+            self.argv,
+            input=stdin,
+            capture_output=True,
+            env=self.environment,
+            cwd=self.directory,
+            timeout=PATIENCE,
+        )
+        return done.returncode, done.stdout, done.stderr.decode(errors="replace")
+
+    def _at_a_terminal(self, drive: Drive) -> tuple[int, bytes, str]:
+        """With the terminal as the controlling one, so that a resize sends SIGWINCH."""
+        errors = self.directory / "stderr"
+        terminal = Terminal()
+        with contextlib.closing(terminal), errors.open("wb") as stderr:
+            process = subprocess.Popen(
+                ["setsid", "--ctty", *self.argv],
+                stdin=terminal.theirs,
+                stdout=terminal.theirs,
+                stderr=stderr,
+                env=self.environment,
+                cwd=self.directory,
+            )
+            with ending(process):
+                terminal.let_go()
+                drive(terminal)
+                terminal.listen(time.monotonic() + PATIENCE)
+                status = process.wait(PATIENCE)
+        return status, terminal.heard, errors.read_text(encoding="utf-8", errors="replace")
+
+
+@contextlib.contextmanager
+def ending(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Nothing of ``process`` outlives the block, also when the test fails in it."""
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@dataclass(slots=True)
+class Tapping:
+    """Runs commands against one daemon, directly and through the tap, and compares.
+
+    In scripts ``$LX`` is the client, ``$ADMIN`` the administrative command, ``$SOCKET`` the
+    variable's value that names the daemon's socket, ``$BB`` an image, unified, and
+    ``$BB_METADATA`` and ``$BB_ROOTFS`` the same split. The directory they run in is new and empty.
+    """
+
+    daemon: Daemon
+    directory: Path
+    _count: int = field(default=0)
+
+    def __call__(
+        self,
+        command: Command,
+        *,
+        given: str = "",
+        stdin: bytes = b"",
+        status: int = 0,
+        drive: Drive | None = None,
+        may_break: str = "",
+    ) -> Tapped:
+        """Run ``command`` both ways, hold the four laws, return the run through the tap.
+
+        Args:
+            command: a shell script, or arguments.
+            given: a script that makes what the commands need; run before each, untapped.
+            stdin: what the commands read.
+            status: the exit status that both runs must have.
+            drive: what a person types and sees; the commands then get a terminal.
+            may_break: a pattern of the targets whose transactions may break off.
+        """
+        self._count += 1
+        direct = self._direct(_argv(command), given, stdin, drive)
+        assert direct.status == status, f"without a tap: {direct.status}: {direct.stderr}"
+        tapped = self._tapped(_argv(command), given, stdin, drive)
+        assert_alike(direct, tapped)
+        assert_complete(tapped, may_break)
+        return tapped
+
+    def by_kind(self, *, lxd: str, incus: str) -> str:
+        """What the two daemons' clients call differently."""
+        return {"lxd": lxd, "incus": incus}[self.daemon.kind]
+
+    def _direct(
+        self, argv: Sequence[str], given: str, stdin: bytes, drive: Drive | None
+    ) -> Run:
+        with self._stage("direct", given) as directory:
+            environment = self._environment() | self.daemon.directions
+            process = _Process(argv, environment, directory)
+            mark = self.daemon.mark()
+            status, stdout, stderr = process.run(stdin, drive)
+            asked = Counter(self.daemon.requests(mark))
+            return Run(status, stdout, stderr, asked, self.daemon.state())
+
+    def _tapped(
+        self, argv: Sequence[str], given: str, stdin: bytes, drive: Drive | None
+    ) -> Tapped:
+        with self._stage("tapped", given) as directory:
+            log = self.directory / f"{self._count}.log"
+            process = _Process(self._tap(log, argv), self._environment(), directory)
+            mark = self.daemon.mark()
+            status, stdout, stderr = process.run(stdin, drive)
+            asked = Counter(self.daemon.requests(mark))
+            seen = transactions(log) if log.exists() else []
+            return Tapped(status, stdout, stderr, asked, self.daemon.state(), seen)
+
+    def _tap(self, log: Path, argv: Sequence[str]) -> list[str]:
+        tap = [sys.executable, "-m", "lxdtap", "run", "--upstream", str(self.daemon.socket)]
+        return [*tap, "--format", "json", "--show-secrets", "-o", str(log), "--", *argv]
+
+    def _environment(self) -> dict[str, str]:
+        return self.daemon.environment | {
+            "LX": self.daemon.brand.client,
+            "ADMIN": self.daemon.brand.admin,
+            "BB": str(self.daemon.spare.unified),
+            "BB_METADATA": str(self.daemon.spare.metadata),
+            "BB_ROOTFS": str(self.daemon.spare.rootfs),
+        }
+
+    @contextlib.contextmanager
+    def _stage(self, name: str, given: str) -> Iterator[Path]:
+        """A new directory and a daemon that holds what is given, and afterwards does not."""
+        directory = self.directory / f"{self._count}-{name}" / "here"
+        directory.mkdir(parents=True)
+        try:
+            if given:
+                untapped = self._environment() | self.daemon.directions
+                done = _Process(_argv(given), untapped, directory).run(b"", None)
+                assert done[0] == 0, f"what the test needs could not be made: {done[2]}"
+            yield directory
+        finally:
+            self.daemon.reset()
+
+
+def _argv(command: Command) -> Sequence[str]:
+    socket = 'SOCKET="${LXD_SOCKET:-${INCUS_SOCKET:-}}"\n'
+    return ["sh", "-euc", socket + command] if isinstance(command, str) else command
+
+
+# The laws.
+
+
+def assert_alike(direct: Run, tapped: Run) -> None:
+    """The client's user and the daemon cannot tell whether there was a tap."""
+    assert tapped.status == direct.status, f"{direct.status}, tapped {tapped.status}: {tapped.stderr}"
+    assert_same("stderr", direct.stderr, tapped.stderr)
+    assert_same("stdout", printable(direct.stdout), printable(tapped.stdout))
+    assert_same("the daemon's state", drawn(direct.state), drawn(tapped.state))
+
+
+def assert_same(what: str, direct: str, tapped: str) -> None:
+    """The two texts are the same, once settled; if not, say where they part."""
+    sides = (settled(direct).splitlines(), settled(tapped).splitlines())
+    differing = list(difflib.unified_diff(*sides, "direct", "tapped", lineterm="", n=1))
+    assert not differing, "\n".join([f"{what} differs:", *differing[:60]])
+
+
+def printable(output: bytes) -> str:
+    """``output`` as text; what is none is told apart by its digest."""
+    try:
+        return output.decode()
+    except UnicodeDecodeError:
+        return f"{len(output)} bytes, sha256 {hashlib.sha256(output).hexdigest()}"
+
+
+def drawn(state: State) -> str:
+    return json.dumps(state, indent=1)
+
+
+def assert_complete(tapped: Tapped, may_break: str = "") -> None:
+    """The tap reported what the daemon logged, and nothing as broken that was whole."""
+    ours = reported(tapped.transactions)
+    assert ours == tapped.asked, difference(ours, tapped.asked)
+    broken = [each for each in tapped.transactions if each.broken]
+    if may_break:
+        broken = [each for each in broken if not re.search(may_break, each.target)]
+    assert not broken, broken
