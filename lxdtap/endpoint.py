@@ -104,6 +104,14 @@ def discover(environ: Mapping[str, str], exists: Callable[[str], bool]) -> Endpo
     )
 
 
+def kind_of(program: str, path: str) -> Kind:
+    """Which daemon it is, by the name of the program that listens, else by the socket's path.
+
+    Nothing is asked of the daemon: a tap sends no request of its own.
+    """
+    return "incus" if "incus" in program or (program != "lxd" and "incus" in path) else "lxd"
+
+
 def client_environment(kind: Kind, path: str) -> dict[str, str]:
     """What to set so that clients of this kind of daemon use the socket at ``path``.
 

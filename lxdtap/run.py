@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import os
 import signal
-import socket
 import stat
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lxdtap import child, core, endpoint, listener
@@ -98,9 +96,22 @@ def find_upstream(given: str, environ: dict[str, str]) -> Endpoint:
     else:
         found = endpoint.discover(environ, _is_socket)
     sock = core.connect(found)
+    if sock is None or found.kind is not None:
+        kind = found.kind or endpoint.kind_of("", found.path)
+    else:
+        kind = endpoint.kind_of(_program(listener.peer(sock).pid), found.path)
     if sock is not None:
         sock.close()
-    return found
+    return replace(found, kind=kind)
+
+
+def _program(pid: int) -> str:
+    """The name of a process (proc(5), comm); empty where it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
+            return comm.read().strip()
+    except OSError:
+        return ""
 
 
 def _is_socket(path: str) -> bool:
@@ -194,17 +205,12 @@ class _Tap:
             raise NoDaemonError(_OURSELVES.format(path))
         return listener.publish(path)
 
-    async def _kind(self) -> Kind:
-        if self._upstream.kind is not None:
-            return self._upstream.kind
-        return await asyncio.to_thread(ask_kind, self._upstream)
-
     # -- with a command
 
     async def _command(
         self, tap: core.Core, door: listener.Listener, loop: asyncio.AbstractEventLoop
     ) -> int:
-        kind = await self._kind()
+        kind = self._upstream.kind or "lxd"
         added = endpoint.client_environment(kind, door.path)
         self._pid = child.start(self._options.command, self._environ | added)
         status = await child.ended(self._pid, loop)
@@ -222,7 +228,7 @@ class _Tap:
     # -- as a sidecar
 
     async def _sidecar(self, tap: core.Core, door: listener.Listener) -> int:
-        kind = await self._kind()
+        kind = self._upstream.kind or "lxd"
         variables = endpoint.client_environment(kind, door.path)
         print(f"export {' '.join(f'{k}={v}' for k, v in variables.items())}", file=sys.stderr)
         say(
@@ -263,22 +269,6 @@ _OURSELVES = (
     "the daemon to tap and lxdtap's own socket are the same, {}: unset LXD_DIR, LXD_SOCKET,"
     " INCUS_DIR and INCUS_SOCKET, or name the daemon's socket with --upstream"
 )
-
-
-def ask_kind(upstream: Endpoint) -> Kind:
-    """Which daemon it is, by its own word; LXD if it does not say within two seconds."""
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(2)
-            sock.connect(upstream.path)
-            sock.sendall(b"GET /1.0 HTTP/1.0\r\nHost: lxdtap\r\n\r\n")
-            answer = b""
-            while data := sock.recv(1 << 16):
-                answer += data
-        server = json.loads(answer.partition(b"\r\n\r\n")[2])["metadata"]["environment"]["server"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return "lxd"
-    return "incus" if server == "incus" else "lxd"
 
 
 async def hello(path: str) -> None:

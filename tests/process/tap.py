@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 10.0
+PATIENCE = 5.0
 """Seconds after which something that was to happen is taken not to."""
 
 LXDTAP = (sys.executable, "-m", "lxdtap")
@@ -47,7 +47,7 @@ def run(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=PATIENCE * 3,
+        timeout=PATIENCE,
     )
 
 
@@ -96,7 +96,7 @@ class FakeDaemon:
     def _serve(self, sock: socket.socket) -> None:
         served = Served()
         self.served.append(served)
-        sock.settimeout(PATIENCE * 3)
+        sock.settimeout(PATIENCE)
         with sock, contextlib.suppress(OSError):
             self._script(sock, served)
 
@@ -156,7 +156,7 @@ def always(response: bytes) -> Script:
 def connect(path: str) -> socket.socket:
     """A connected client."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(PATIENCE * 3)
+    sock.settimeout(PATIENCE)
     sock.connect(path)
     return sock
 
@@ -199,10 +199,11 @@ class Sidecar:
         self.path = str(directory / "unix.socket")
         self.log = directory.parent / f"{directory.name}.log"
         where = () if stdout is not None else ("-o", str(self.log))
-        arguments = ("--upstream", upstream, "--listen", f"{directory}/", "--format", form)
+        arguments = ("--listen", f"{directory}/", "--format", form)
         self.process: subprocess.Popen[str] = subprocess.Popen(
             [*LXDTAP, "run", *arguments, *where, *options],
-            env=environment() if env is None else env,
+            # By the variable it is known to be LXD; by --upstream it would be asked what it is.
+            env=(environment() if env is None else env) | {"LXD_SOCKET": upstream},
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
@@ -217,7 +218,7 @@ class Sidecar:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it by a signal; its exit status. What it said is in ``said`` then."""
         self.process.send_signal(number)
-        _, stderr = self.process.communicate(timeout=PATIENCE * 3)
+        _, stderr = self.process.communicate(timeout=PATIENCE)
         self.said += stderr.splitlines(keepends=True)
         return self.process.returncode
 
