@@ -31,7 +31,7 @@ class Signals:
     def start(
         self, loop: asyncio.AbstractEventLoop, heard: Callable[[signal.Signals, bool], None]
     ) -> None:
-        """Call ``heard(signal, only_us)`` on the loop for each; ``only_us``: not from a terminal."""
+        """Call ``heard(signal, only_us)`` on the loop for each; only us: not from a terminal."""
 
         def listen() -> None:
             while True:

@@ -137,6 +137,7 @@ def run(
     show_secrets: bool,
     hello: bool,
 ) -> None:
+    """Turn options into a run; its help text is :data:`_RUN_HELP`."""
     from lxdtap import run as running
 
     options = running.Options(

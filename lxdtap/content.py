@@ -10,6 +10,7 @@ import math
 import re
 import zlib
 from dataclasses import dataclass
+from decimal import Decimal
 
 from lxdtap.transaction import Body, Headers, decode, header
 
@@ -19,6 +20,10 @@ TEXT_LIMIT = 64 << 10
 """Bytes of text that are shown; a longer one is described."""
 DEEPEST = 100
 """Levels of nesting in JSON that are followed; LXD's documents have about ten."""
+LONGEST_NUMBER = 400
+"""Characters of a number that is not whole; a double's own text has at most 24."""
+MOST_PARTS = 100
+"""Parts of a multipart body that are told apart; LXD's images have two."""
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 
@@ -75,11 +80,18 @@ def read(body: Body, headers: Headers = ()) -> Content:
     """What a body says, given its message's headers."""
     if not body.size:
         return None
-    media_type = _media_type(headers)
+    given = header(headers, "content-type") or ""
+    media_type = _media_type(given)
     if media_type.startswith("multipart/"):
-        parts = _parts(body, header(headers, "content-type") or "")
+        parts = _parts(body, given)
         if parts:
             return Parts(parts, body.size, body.sha256, media_type)
+    return _single(body, headers, media_type)
+
+
+def _single(body: Body, headers: Headers, media_type: str) -> Content:
+    if not body.size:
+        return None
     unpacked = _unpack(body, header(headers, "content-encoding"))
     if unpacked is not None:
         content = _legible(unpacked, media_type)
@@ -92,13 +104,16 @@ def document(data: bytes) -> Document | None:
     """The JSON document in these bytes.
 
     None where it is not one that its own re-indented text would say again: repeated keys,
-    NaN, numbers out of range, nesting deeper than :data:`DEEPEST`.
+    NaN, numbers that a double does not hold, nesting deeper than :data:`DEEPEST`.
     """
     if data.count(b"[") + data.count(b"{") > DEEPEST and _depth(data) > DEEPEST:
         return None
     try:
         value = json.loads(
-            data, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite
+            data.decode("utf-8"),  # strictly: json would also guess UTF-16 and take surrogates
+            object_pairs_hook=_unique,
+            parse_float=_exact,
+            parse_constant=_exact,
         )
     except ValueError:
         return None
@@ -112,14 +127,15 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     return value
 
 
-def _finite(number: str) -> float:
-    value = float(number)
-    if not math.isfinite(value):
-        raise ValueError(f"{number} is out of range")
+def _exact(number: str) -> float:
+    value = float(number) if len(number) <= LONGEST_NUMBER else math.nan
+    if not math.isfinite(value) or Decimal(number) != Decimal(repr(value)):
+        raise ValueError(f"a double does not hold {number:.40}")
     return value
 
 
-_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# A string without an end goes on to the end of the data: so each byte is looked at once.
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def _depth(data: bytes) -> int:
@@ -136,8 +152,8 @@ def _depth(data: bytes) -> int:
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)  # RFC 6838, 4.2
 
 
-def _media_type(headers: Headers) -> str:
-    given = (header(headers, "content-type") or "").partition(";")[0].strip().lower()
+def _media_type(content_type: str) -> str:
+    given = content_type.partition(";")[0].strip().lower()
     return given if _MEDIA_TYPE.fullmatch(given) else ""
 
 
@@ -145,16 +161,17 @@ def _unpack(body: Body, coding: str | None) -> bytes | None:
     """The bytes without their Content-Encoding; None where that cannot be had."""
     if not body.whole:
         return None
-    if (coding or "identity").lower() == "identity":
+    coding = (coding or "identity").lower()
+    if coding == "identity":
         return body.captured
-    if (coding or "").lower() not in ("gzip", "x-gzip", "deflate"):
+    if coding not in ("gzip", "x-gzip", "deflate"):
         return None
     stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: gzip and zlib are told apart by zlib
     try:
         plain = stream.decompress(body.captured, UNPACKED_LIMIT)
     except zlib.error:
         return None
-    return plain if stream.eof else None
+    return plain if stream.eof and not stream.unused_data else None
 
 
 def _legible(data: bytes, media_type: str) -> Document | Text | None:
@@ -174,19 +191,20 @@ _BOUNDARY = re.compile(r'boundary=(?:"([^"]+)"|([^\s;,"]+))', re.IGNORECASE)
 
 
 def _parts(body: Body, content_type: str) -> tuple[Part, ...]:
-    """The parts in what was kept; the last may be cut."""
+    """The parts in what was kept, the last maybe cut; none where they cannot be told apart."""
     match = _BOUNDARY.search(content_type)
     if match is None:
         return ()
     boundary = b"--" + (match[1] or match[2]).encode("utf-8", "surrogateescape")
     # A boundary stands at a line's beginning; the line end before it is its own (RFC 2046, 5.1.1).
-    pieces = re.split(rb"(?:\A|\r?\n)" + re.escape(boundary), body.captured)
+    line = rb"(?:\A|\r?\n)" + re.escape(boundary) + rb"(?=--|[ \t]*\r?\n|\Z)"
+    pieces = re.split(line, body.captured, maxsplit=MOST_PARTS + 1)[1:]
     found = []
-    for index, piece in enumerate(pieces[1:], start=1):
+    for piece in pieces[:MOST_PARTS]:
         if piece.startswith(b"--"):
-            break
-        found.append(_part(piece, cut=index == len(pieces) - 1))
-    return tuple(found)
+            return tuple(found)
+        found.append(_part(piece, cut=piece is pieces[-1]))
+    return tuple(found) if len(pieces) <= MOST_PARTS else ()
 
 
 def _part(piece: bytes, *, cut: bool) -> Part:
@@ -196,4 +214,6 @@ def _part(piece: bytes, *, cut: bool) -> Part:
         for name, colon, value in (line.partition(b":") for line in head.split(b"\r\n"))
         if colon
     )
-    return Part(headers, read(Body(len(data), data), headers), cut)
+    media_type = _media_type(header(headers, "content-type") or "")
+    # Parts within a part are not followed: LXD sends none, and their depth has no limit.
+    return Part(headers, _single(Body(len(data), data), headers, media_type), cut)

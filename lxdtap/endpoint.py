@@ -15,7 +15,7 @@ from lxdtap.errors import NoDaemonError
 Kind = Literal["lxd", "incus"]
 
 SOCKET = "unix.socket"
-"""The name of the daemon's socket in its directory (LXD's client/connection.go, Incus' likewise)."""
+"""The daemon's socket in its directory (LXD's client/connection.go, and Incus')."""
 LONGEST_PATH = 107
 """Bytes of a unix socket's path, without the final NUL (unix(7): ``sun_path`` has 108)."""
 

@@ -79,6 +79,11 @@ class _Tunnel:
         if self.changed is None:
             self.changed = at.monotonic
 
+    def turn(self, event: Switched) -> None:
+        self.protocol, self.reason = event.protocol, event.reason
+        if self.changed is None:
+            self.changed = event.at.monotonic
+
     def value(self, ended: str) -> Tunnel:
         counts = {d: Count(self.frames[d], self.sizes[d]) for d in Direction}
         sent, received = counts[Direction.SENT], counts[Direction.RECEIVED]
@@ -138,9 +143,7 @@ class Fold:
                 return []
             case Closed():
                 return list(self._close(connection, event))
-        exchange = connection.exchanges.get(event.exchange)
-        if exchange is None:
-            return []  # bytes after its end: a garbled request that was answered, say
+        exchange = connection.exchanges[event.exchange]
         update = self._grow(connection, exchange, event)
         return [] if update is None else [update]
 
@@ -202,7 +205,7 @@ class Fold:
         self, connection: _Connection, exchange: _Exchange, event: Switched
     ) -> Update | None:
         if exchange.tunnel is not None:
-            exchange.tunnel.protocol, exchange.tunnel.reason = event.protocol, event.reason
+            exchange.tunnel.turn(event)
             return None
         exchange.tunnel = _Tunnel(event.protocol, event.reason, changed=event.at.monotonic)
         return Upgraded(self._value(connection, exchange))
@@ -251,8 +254,7 @@ def _add_data(exchange: _Exchange, event: Data) -> None:
 
 
 def _add_frame(exchange: _Exchange, event: FrameData) -> Update | None:
-    if exchange.tunnel is None:
-        return None
+    assert exchange.tunnel is not None  # frames only ever follow Switched
     if not event.frame.opcode.control:
         exchange.tunnel.add(event.direction, 1, event.frame.payload.size, event.at)
     code = close_code(event.frame)
@@ -291,14 +293,14 @@ def _broken(exchange: _Exchange, why: str) -> str:
     response, request = exchange.response, exchange.request
     if response.garbled:
         return f"{why}; the answer could not be followed: {response.garbled}"
-    if exchange.answer is None:
-        part = f"in the request's {request.cut}" if request.cut else "before the answer"
-        return f"{why} {part}"
-    if not response.over:
+    answered = exchange.answer is not None
+    if response.cut or (answered and not response.over):
         return f"{why} in the answer's {response.cut or 'body'}"
-    if not request.over and not request.garbled:
-        return f"{why} in the request's {request.cut or 'body'}"
-    return ""
+    if not answered and not request.cut:
+        return f"{why} before the answer"
+    if answered and request.garbled:
+        return ""  # the daemon made something of it, and said what
+    return f"{why} in the request's {request.cut or 'body'}"
 
 
 def _due_to_show(exchange: _Exchange, now: int) -> bool:

@@ -14,26 +14,29 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import ClassVar, NamedTuple
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 HEAD_LIMIT = (1 << 20) + 8192
-"""Bytes of a head that are kept. Go's ``http.Server`` answers 431 from 1 MiB + 4 KiB on."""
-CHUNK_LINE_LIMIT = 4096
-"""Longest chunk-size line that Go's ``net/http/internal/chunked.go`` accepts."""
+"""Longest head that is read. Go's ``http.Server`` answers 431 from 1 MiB + 4 KiB on."""
+CHUNK_LINE_LIMIT = 4095
+"""Longest chunk-size line that Go's ``net/http/internal/chunked.go`` accepts, its end included."""
+LENGTH_LIMIT = (1 << 63) - 1
+"""Greatest Content-Length that Go's ``net/http/transfer.go`` accepts."""
 UNTIL_CLOSE = -1
 CHUNKED = -2
 
 _EMPTY_LINE = re.compile(rb"\r?\n")
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
-_HEX = re.compile(rb"[0-9A-Fa-f]{1,16}")
+_HEX = re.compile(rb"[0-9A-Fa-f]{0,16}")
+_VERSION = re.compile(rb"HTTP/\d\.\d")
 _STATUS_LINE = re.compile(rb"(HTTP/\d\.\d) +(\d{3})(?: (.*))?", re.DOTALL)
-_REQUEST_LINE = re.compile(rb"(\S+) +(.*?) +(HTTP/\d\.\d)", re.DOTALL)
 
 
 class Head(NamedTuple):
-    """A start line, without its line end, the headers, and both as they were sent."""
+    """A start line, without its line end, the headers, and all of it as it was sent."""
 
     start: bytes
     headers: RawHeaders
@@ -75,26 +78,29 @@ class _State(enum.Enum):
 
 def parse_head(block: bytes) -> Head:
     """Split a head, its last empty line included or not, into start line and headers."""
-    lines = block.split(b"\n")
-    headers: list[tuple[bytes, bytes]] = []
-    for whole in lines[1:]:
-        line = whole.removesuffix(b"\r")
-        if not line:
-            continue
-        if line[:1] in b" \t" and headers:
+    start, *lines = (line.removesuffix(b"\r") for line in block.split(b"\n"))
+    fields: list[list[bytes]] = []
+    for line in lines:
+        if fields and line.startswith((b" ", b"\t")):
             # Obsolete folding (RFC 9112, 5.2), which Go's textproto.Reader joins by one space.
-            name, value = headers[-1]
-            headers[-1] = (name, value + b" " + line.strip(b" \t"))
-        else:
-            name, _, value = line.partition(b":")
-            headers.append((name, value.strip(b" \t")))
-    return Head(lines[0].removesuffix(b"\r"), tuple(headers), block)
+            fields[-1].append(line.strip(b" \t"))
+        elif line:
+            fields.append([line.rstrip(b" \t")])
+    return Head(start, tuple(_field(b" ".join(parts)) for parts in fields), block)
+
+
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    name, _, value = line.partition(b":")
+    return name, value.strip(b" \t")
 
 
 def request_line(start: bytes) -> tuple[bytes, bytes, bytes] | None:
     """Method, target and version of a request's start line; None where it is not one."""
-    match = _REQUEST_LINE.fullmatch(start)
-    return (match[1], match[2], match[3]) if match else None
+    method, _, rest = start.partition(b" ")
+    target, space, version = rest.rpartition(b" ")
+    if not (method and space and _VERSION.fullmatch(version)):
+        return None
+    return method, target.strip(b" "), version
 
 
 def status_line(start: bytes) -> tuple[bytes, int, bytes] | None:
@@ -127,17 +133,17 @@ def response_framing(headers: RawHeaders, version: bytes, status: int, method: b
 
 def _declared(headers: RawHeaders, version: bytes) -> int | str | None:
     codings = values(headers, b"transfer-encoding")
-    if codings and version != b"HTTP/1.0":
-        if len(codings) == 1 and codings[0].lower() == b"chunked":
-            return CHUNKED
-        return "a transfer encoding that the daemon does not know"
-    lengths = set(values(headers, b"content-length")) - {b""}
-    if not lengths:
+    if codings and version >= b"HTTP/1.1":
+        known = len(codings) == 1 and codings[0].lower() == b"chunked"
+        return CHUNKED if known else "a transfer encoding other than chunked"
+    lengths = {value.strip(b" \t\r") for value in values(headers, b"content-length")}
+    if lengths <= {b""}:
         return None
     length = lengths.pop()
-    if lengths or not length.isdigit() or len(length) > 19:
+    digits = length.lstrip(b"0") or b"0"  # not long: int() takes its time over long ones
+    if lengths or not length.isdigit() or len(digits) > 19 or int(digits) > LENGTH_LIMIT:
         return "a malformed Content-Length"
-    return int(length)
+    return int(digits)
 
 
 class Reader:
@@ -149,6 +155,7 @@ class Reader:
         self._scanned = 0
         self._state = _State.HEAD
         self._left = 0
+        self._line_ends = 0  # how many before the next head do not matter
 
     @property
     def idle(self) -> bool:
@@ -164,7 +171,7 @@ class Reader:
     def doing(self) -> str:
         """In the middle of what it stands, for a person."""
         if self._state in (_State.HEAD, _State.FRAMING):
-            return "head"
+            return f"head, after {self.pending} bytes"
         return f"body, {self._left} bytes short" if self._state is _State.COUNTED else "body"
 
     def startswith(self, prefix: bytes) -> bool:
@@ -199,6 +206,10 @@ class Reader:
         """What was read was no whole message (an interim response): the next head follows."""
         self._state = _State.HEAD
 
+    def forgive(self) -> None:
+        """Pass over up to four CR or LF before the next head, as Go's server.go after a POST."""
+        self._line_ends = 4
+
     def give_up(self) -> None:
         """From here on, give out what comes as raw data."""
         self._state = _State.RAW
@@ -212,30 +223,27 @@ class Reader:
 
     def next(self) -> Item | None:
         """The next item, or None until more bytes are received."""
-        match self._state:
-            case _State.HEAD:
-                return self._head()
-            case _State.COUNTED:
-                return self._counted()
-            case _State.CHUNK_SIZE:
-                return self._chunk_size()
-            case _State.CHUNK_DATA:
-                return self._chunk_data()
-            case _State.CHUNK_END:
-                return self._chunk_end()
-            case _State.TRAILERS:
-                return self._trailers()
-            case _State.UNTIL_CLOSE | _State.RAW:
-                return Data(self.take()) if self.pending else None
-            case _State.FRAMING:
-                return None
+        return self._STEPS[self._state](self)
 
     def _head(self) -> Item | None:
+        self._skip_line_ends()
         block = self._block()
         if block is None:
-            return self._garbled("a head that is too long") if self.pending > HEAD_LIMIT else None
+            return self._garbled("a head that is too long") if self.pending >= HEAD_LIMIT else None
         self._state = _State.FRAMING
         return parse_head(block)
+
+    def _skip_line_ends(self) -> None:
+        while self._line_ends and self.pending:
+            skipped = self._buffer[self._position] in b"\r\n"
+            self._position += skipped
+            self._line_ends = self._line_ends - 1 if skipped else 0
+
+    def _framing(self) -> None:
+        """Nothing can be read before :meth:`expect`."""
+
+    def _rest(self) -> Data | None:
+        return Data(self.take()) if self.pending else None
 
     def _counted(self) -> Item | None:
         if not self._left:
@@ -255,13 +263,13 @@ class Reader:
         start = self._position
         line = self._line(CHUNK_LINE_LIMIT)
         if line is None:
-            too_long = self.pending > CHUNK_LINE_LIMIT
+            too_long = self.pending >= CHUNK_LINE_LIMIT
             return self._garbled("a chunk-size line that is too long") if too_long else None
-        size = line.partition(b";")[0].strip(b" \t")
+        size = line.partition(b";")[0].strip(b" \t\r")
         if not _HEX.fullmatch(size):
             self._position = start
             return self._garbled("a malformed chunk size")
-        self._left = int(size, 16)
+        self._left = int(size or b"0", 16)  # as Go 1.19 takes an empty one
         self._state = _State.CHUNK_DATA if self._left else _State.TRAILERS
         return self.next()
 
@@ -285,19 +293,21 @@ class Reader:
     def _trailers(self) -> Item | None:
         block = self._block()
         if block is None:
-            return self._garbled("trailers too long") if self.pending > HEAD_LIMIT else None
+            return self._garbled("trailers too long") if self.pending >= HEAD_LIMIT else None
         self._state = _State.HEAD
         return End(parse_head(b"\n" + block).headers)
 
     def _block(self) -> bytes | None:
-        """Lines up to the next empty one, which is consumed; None until that has come."""
+        """Lines up to the next empty one, and that; None until it has come, or if it is too far."""
+        limit = self._position + HEAD_LIMIT
         match = _EMPTY_LINE.match(self._buffer, self._position)
         if match is None:
-            match = _END_OF_HEAD.search(self._buffer, max(self._position, self._scanned - 2))
+            start = max(self._position, self._scanned - 2)
+            match = _END_OF_HEAD.search(self._buffer, start, limit)
         if match is None:
             self._scanned = len(self._buffer)
             return None
-        block = bytes(self._buffer[self._position : match.start()])
+        block = bytes(self._buffer[self._position : match.end()])
         self._position = match.end()
         return block
 
@@ -312,3 +322,15 @@ class Reader:
     def _garbled(self, reason: str) -> Garbled:
         self._state = _State.RAW
         return Garbled(reason)
+
+    _STEPS: ClassVar[Mapping[_State, Callable[[Reader], Item | None]]] = {
+        _State.HEAD: _head,
+        _State.FRAMING: _framing,
+        _State.COUNTED: _counted,
+        _State.UNTIL_CLOSE: _rest,
+        _State.CHUNK_SIZE: _chunk_size,
+        _State.CHUNK_DATA: _chunk_data,
+        _State.CHUNK_END: _chunk_end,
+        _State.TRAILERS: _trailers,
+        _State.RAW: _rest,
+    }

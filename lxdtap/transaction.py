@@ -128,8 +128,11 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The target without its query."""
-        return self.target.partition("?")[0]
+        """The target without its query, nor scheme and host where it has them."""
+        path = self.target.partition("?")[0]
+        if _absolute(path):
+            path = "/" + path.partition("://")[2].partition("/")[2]
+        return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +248,12 @@ class Transaction:
     def url(self) -> str:
         """The daemon's address and the target, as the DEBUG text shows them."""
         target = self.request.target
-        return target if "://" in target.partition("?")[0] else self.base + target
+        return target if _absolute(target.partition("?")[0]) else self.base + target
+
+
+def _absolute(path: str) -> bool:
+    """Whether a target is in absolute-form (RFC 9112, 3.2.2)."""
+    return "://" in path and not path.startswith("/")
 
 
 @dataclass(frozen=True, slots=True)

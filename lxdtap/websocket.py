@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 
 from lxdtap.transaction import Capture, Frame, Opcode
 
@@ -40,19 +41,23 @@ class Inflater:
         Raises:
             UnreadableError: it is not deflated data, or grows beyond :data:`INFLATED_LIMIT`.
         """
-        try:
-            room = INFLATED_LIMIT - self._size
-            plain = self._stream.decompress(data + (_DEFLATE_TAIL if final else b""), room + 1)
-        except zlib.error as error:
-            raise UnreadableError(f"a frame that does not decompress ({error})") from None
+        plain = self._decompress(data + (_DEFLATE_TAIL if final else b""))
         self._size += len(plain)
         if self._size > INFLATED_LIMIT:
             raise UnreadableError(f"a message that decompresses to over {INFLATED_LIMIT >> 20} MiB")
         if final:
             self._size = 0
-            if not self._takeover:
+            if self._stream.eof or not self._takeover:
                 self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
         return plain
+
+    def _decompress(self, data: bytes) -> bytes:
+        if self._stream.eof:
+            return b""  # after a block marked as the last one (RFC 7692, 7.2.3.4), only padding
+        try:
+            return self._stream.decompress(data, INFLATED_LIMIT - self._size + 1)
+        except zlib.error as error:
+            raise UnreadableError(f"a frame that does not decompress ({error})") from None
 
 
 def inflaters(extensions: str | None) -> tuple[Inflater, Inflater] | None:
@@ -87,21 +92,28 @@ class Decoder:
         """Whether it stands between two frames."""
         return self._inside is None and not self._buffer
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """Take the next bytes; return the frames they complete.
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Take the next bytes; yield the frames they complete.
 
         Raises:
-            UnreadableError: the bytes are no frames, or do not decompress.
+            UnreadableError: what follows is no frame, or does not decompress.
         """
         self._buffer += data
-        frames: list[Frame] = []
         while True:
             if self._inside is None:
                 self._inside = self._begin()
             if self._inside is None or not self._inside.take(self._buffer):
-                return frames
-            frames.append(self._inside.frame())
+                return
+            yield self._inside.frame()
             self._inside = None
+
+    def give_up(self) -> tuple[Frame | None, bytes]:
+        """What has come of the frame under way, and the bytes not read; then it is idle."""
+        frame = None if self._inside is None else self._inside.frame(cut=True)
+        rest = bytes(self._buffer)
+        self._inside = None
+        self._buffer.clear()
+        return frame, rest
 
     def _begin(self) -> _Payload | None:
         head = _frame_head(self._buffer)
@@ -166,17 +178,19 @@ class _Payload:
     def take(self, buffer: bytearray) -> bool:
         """Take what is there from the buffer; whether that was the last of it."""
         piece = bytes(buffer[: self._left])
-        del buffer[: len(piece)]
-        self._left -= len(piece)
+        size = len(piece)
         if self._mask:
             piece, self._mask = unmask(piece, self._mask)
         if self._inflater is not None:
-            piece = self._inflater.inflate(piece, final=self._final and not self._left)
+            last = self._final and size == self._left
+            piece = self._inflater.inflate(piece, final=last)
+        del buffer[:size]  # only now: what cannot be inflated stays there to be counted
+        self._left -= size
         self._capture.add(piece)
         return not self._left
 
-    def frame(self) -> Frame:
-        return Frame(self._opcode, self._capture.body(), self._final)
+    def frame(self, *, cut: bool = False) -> Frame:
+        return Frame(self._opcode, self._capture.body(), self._final and not cut)
 
 
 def unmask(data: bytes, mask: bytes) -> tuple[bytes, bytes]:

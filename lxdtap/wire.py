@@ -30,8 +30,11 @@ from lxdtap.events import (
 )
 from lxdtap.transaction import Direction, Moment, decode
 
-STARTTLS = b"STARTTLS\n"
-"""What lxd-user and incus-user send first (LXD's lxd/endpoints/listeners/starttls.go)."""
+STARTTLS = b"STARTTLS"
+"""What lxd-user and incus-user send first (LXD's lxd/endpoints/listeners/starttls.go).
+
+A line end follows, but LXD goes by these bytes alone.
+"""
 HELD_LIMIT = 1 << 20
 """Bytes a client may send after asking for an upgrade before the answer is known."""
 
@@ -96,7 +99,8 @@ class Wire:
 
     def close(self, at: Moment, why: str) -> list[Event]:
         """The connection is over for both sides; ``why`` is for the people who read of it."""
-        return [Closed(self._connection, at, why)]
+        untold = self._untold(at) if self._tunnel is None else self._tunnel.untold(at)
+        return [*untold, Closed(self._connection, at, why)]
 
     def give_up(self, reason: str, at: Moment) -> list[Event]:
         """Stop reading, count only. What was received and not yet read is the tunnel's first."""
@@ -149,8 +153,9 @@ class Wire:
 
     def _request_over(self, end: http1.End, at: Moment) -> Iterator[Event]:
         asked, self._sending = self._sending, None
-        if asked is None:
-            return
+        assert asked is not None  # an end only ever follows its head
+        if asked.method == b"POST":
+            self._readers[Direction.SENT].forgive()
         self._held = asked.upgrade and asked in self._due and asked is not self._answering
         yield MessageEnd(self._connection, asked.exchange, at, Direction.SENT, end.trailers)
 
@@ -246,6 +251,17 @@ class Wire:
             yield self._cut(self._answering, Direction.RECEIVED, at)
         elif self._due and reader.pending:
             yield self._cut(self._due[0], Direction.RECEIVED, at)
+        elif reader.pending:
+            yield from self._opaque("the daemon spoke without being asked", at)
+
+    def _untold(self, at: Moment) -> Iterator[Event]:
+        """What came and was not told of yet, because it was not whole or had to wait."""
+        if self._readers[Direction.RECEIVED].pending:
+            yield from self._responses_over(at)
+        reader = self._readers[Direction.SENT]
+        if self._sending is None and reader.pending:
+            where = "before an upgrade was answered" if self._held else "inside its head"
+            yield from self._unreadable(f"the connection ended {where}", reader.take(), at)
 
     def _cut(self, asked: _Asked, direction: Direction, at: Moment) -> Event:
         doing = self._readers[direction].doing
@@ -254,7 +270,7 @@ class Wire:
     # -- leaving HTTP
 
     def _starttls(self, at: Moment) -> Iterator[Event]:
-        asked = self._ask(STARTTLS.strip())
+        asked = self._ask(STARTTLS)
         yield self._head(asked, at, (asked.method, b"", b""), ())
         yield from self._switch(asked, "tls", "", at)
 
@@ -339,5 +355,15 @@ class _Tunnel:
             yield from self.give_up(str(error), at)
 
     def give_up(self, reason: str, at: Moment) -> Iterator[Event]:
-        self._decoders = None
         yield Switched(self._connection, self._exchange, at, "opaque", reason)
+        yield from self.untold(at)
+
+    def untold(self, at: Moment) -> Iterator[Event]:
+        """Stop decoding; what has come of frames that are not complete."""
+        decoders, self._decoders = self._decoders or {}, None
+        for direction, decoder in decoders.items():
+            frame, rest = decoder.give_up()
+            if frame is not None:
+                yield FrameData(self._connection, self._exchange, at, direction, frame)
+            if rest:
+                yield Data(self._connection, self._exchange, at, direction, rest)

@@ -32,9 +32,9 @@ from typing import Any, Literal, Self
 
 import pytest
 
-from .throwaway import Daemon, Requests, State
+from .throwaway import Daemon, Requests, State, until
 
-PATIENCE = 60
+PATIENCE = 30
 """Seconds a flow may take before it counts as hung."""
 
 
@@ -85,11 +85,24 @@ class Transaction:
         return carried
 
 
-def transactions(log: Path) -> list[Transaction]:
-    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    found = [Transaction.parse(each) for each in records if each["event"] == "transaction"]
-    assert len({each.id for each in found}) == len(found), "an id is given once"
-    return found
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What the tap said: the transactions that ended, and the news of operations."""
+
+    transactions: list[Transaction]
+    operations: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        records = [json.loads(line) for line in text.splitlines()]
+        ended = [each for each in records if each["event"] == "transaction"]
+        assert len({each["id"] for each in ended}) == len(ended), "a transaction ends once"
+        news = [each for each in records if each["event"] in ("transaction", "operation")]
+        return cls(
+            transactions=[Transaction.parse(each) for each in ended],
+            operations=[each["operation"] for each in news if each["operation"]],
+        )
 
 
 NOT_LOGGED: tuple[Callable[[Transaction], bool], ...] = (
@@ -131,7 +144,16 @@ class Run:
 class Tapped(Run):
     """The run through the tap, and what the tap reported of it."""
 
-    transactions: list[Transaction]
+    log: Log
+
+    @property
+    def transactions(self) -> list[Transaction]:
+        return self.log.transactions
+
+    @property
+    def failed(self) -> list[str]:
+        """Why operations failed, whatever HTTP status that came with."""
+        return [each["error"] for each in self.log.operations if each["error"]]
 
     def only(self, method: str, target: str) -> Transaction:
         """The one transaction with this method whose target matches the pattern."""
@@ -143,15 +165,15 @@ class Tapped(Run):
         assert len(matching) == 1, f"{method} {target}: {len(matching)} transactions"
         return matching[0]
 
+    def tunnels(self, stream: str) -> list[Transaction]:
+        """The websockets that carried this stream."""
+        return [each for each in self.transactions if each.stream == stream]
+
     def tunnel(self, stream: str) -> Transaction:
-        """The one websocket of an exec that carried this stream."""
-        matching = [each for each in self.transactions if each.stream == stream]
+        """The one websocket that carried this stream."""
+        matching = self.tunnels(stream)
         assert len(matching) == 1, f"{stream}: {len(matching)} tunnels"
         return matching[0]
-
-    def failed(self) -> list[str]:
-        """The operations that failed, whatever their HTTP status."""
-        return [each.error for each in self.transactions if each.error]
 
 
 # What differs between any two runs.
@@ -191,6 +213,7 @@ class Terminal:
 
     def __init__(self, rows: int = 24, columns: int = 80) -> None:
         self.fd, self.theirs = pty.openpty()
+        self.name = os.ttyname(self.theirs)
         self.heard = b""
         self._read = 0
         self.resize(rows, columns)
@@ -201,6 +224,15 @@ class Terminal:
 
     def type(self, keys: bytes) -> None:
         os.write(self.fd, keys)
+
+    def await_raw(self) -> None:
+        """Wait until the command has put the terminal in raw mode."""
+        until(lambda: not termios.tcgetattr(self.fd)[3] & termios.ICANON, "raw mode", PATIENCE)
+
+    def await_read(self) -> None:
+        """Wait until the command has read what was typed."""
+        with contextlib.closing(os.fdopen(os.open(self.name, os.O_RDWR | os.O_NOCTTY))) as side:
+            until(lambda: unread(side.fileno()) == 0, "the keys to be read", PATIENCE)
 
     def expect(self, text: bytes, patience: float = PATIENCE) -> None:
         """Wait until ``text`` is on the screen, after what was last expected."""
@@ -237,6 +269,11 @@ class Terminal:
         os.close(self.fd)
 
 
+def unread(fd: int) -> int:
+    """How many bytes wait to be read from a terminal."""
+    return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0"))[0])
+
+
 Drive = Callable[[Terminal], None]
 """What a person does at a terminal."""
 
@@ -267,7 +304,7 @@ class _Process:
             cwd=self.directory,
             timeout=PATIENCE,
         )
-        return done.returncode, done.stdout, done.stderr.decode(errors="replace")
+        return shell_status(done.returncode), done.stdout, done.stderr.decode(errors="replace")
 
     def _at_a_terminal(self, drive: Drive) -> tuple[int, bytes, str]:
         """With the terminal as the controlling one, so that a resize sends SIGWINCH."""
@@ -287,7 +324,12 @@ class _Process:
                 drive(terminal)
                 terminal.listen(time.monotonic() + PATIENCE)
                 status = process.wait(PATIENCE)
-        return status, terminal.heard, errors.read_text(encoding="utf-8", errors="replace")
+        return shell_status(status), terminal.heard, errors.read_text(encoding="utf-8", errors="replace")
+
+
+def shell_status(returncode: int) -> int:
+    """The exit status as a shell has it: 128 + N for signal N, as the tap's is too."""
+    return 128 - returncode if returncode < 0 else returncode
 
 
 @contextlib.contextmanager
@@ -366,8 +408,7 @@ class Tapping:
             mark = self.daemon.mark()
             status, stdout, stderr = process.run(stdin, drive)
             asked = Counter(self.daemon.requests(mark))
-            seen = transactions(log) if log.exists() else []
-            return Tapped(status, stdout, stderr, asked, self.daemon.state(), seen)
+            return Tapped(status, stdout, stderr, asked, self.daemon.state(), Log.read(log))
 
     def _tap(self, log: Path, argv: Sequence[str]) -> list[str]:
         tap = [sys.executable, "-m", "lxdtap", "run", "--upstream", str(self.daemon.socket)]

@@ -97,7 +97,7 @@ APPLETS = (
     "cat chmod dd echo env false find grep head kill ln ls mkdir mkfifo mv od printf ps pwd rm "
     "sed seq sh sha256sum sleep sort stat stty tail tar touch true tty wc yes"
 ).split()
-INITTAB = "::sysinit:/bin/echo hello from init\n::respawn:/bin/sleep 100000\n"
+INITTAB = "::sysinit:/bin/echo hello from init\n::respawn:/bin/cat\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +397,8 @@ class _Inventory:
         }
 
 
-def _until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+def until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    """Wait for ``condition``; say what was waited for when it does not come."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -432,7 +433,7 @@ class _Reset:
     def _instances(self, project: str) -> None:
         for each in self._get("instances", project):
             if (project, each["name"]) not in self.instances:
-                _until(lambda name=each["name"]: self._gone(name, project), each["name"])
+                until(lambda name=each["name"]: self._gone(name, project), each["name"])
 
     def _gone(self, name: str, project: str) -> bool:
         """One attempt at an instance that may be busy with what the test made it do."""
@@ -447,9 +448,8 @@ class _Reset:
         return True
 
     def _images(self, project: str) -> None:
-        kept = self.daemon.image.fingerprint if project == "default" else None
-        for each in self._get("images", project):
-            if each["fingerprint"] != kept:
+        for each in self._get("images", project):  # of a project that shares them: all
+            if each["fingerprint"] != self.daemon.image.fingerprint:
                 self._delete(f"images/{each['fingerprint']}", project)
 
     def _named(self, what: str, project: str | None, keep: str) -> None:
@@ -483,7 +483,7 @@ def throwaway(brand: Brand) -> Iterator[Daemon]:
         ending.callback(_leave_nothing, daemon.home)
         process = _start(daemon)
         ending.callback(_stop, process)
-        _until(lambda: _ready(daemon, process), f"{brand.kind} is to get ready", 60)
+        until(lambda: _ready(daemon, process), f"{brand.kind} is to get ready", 60)
         _furnish(daemon)
         ending.callback(_empty, daemon)
         daemon.base = daemon.state()

@@ -1,0 +1,43 @@
+# Every target makes its own environment: nothing but Python is needed beforehand.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help run test check bench
+
+help:  ## say what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: $(VENV)/run  ## tap the LXD or Incus daemon of this machine, as a sidecar
+	@$(BIN)/lxdtap run --hello $(ARGS)
+
+test: $(VENV)/dev  ## run all tests; those with real daemons where these are installed
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m coverage run -m pytest $(ARGS) tests/unit
+	@$(BIN)/python tests/coverage_gate.py
+	@$(BIN)/python -m pytest $(ARGS) tests/process tests/daemons
+
+check: $(VENV)/dev  ## lint, format and types, as CI does
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+bench: $(VENV)/dev  ## measure the relay beside its peers (nginx, haproxy, socat, h2load installed)
+	@$(BIN)/python tests/bench/relay.py $(ARGS)
+
+$(VENV)/pip:
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "make: $(PYTHON) cannot make environments; on Debian: apt-get install python3-venv" >&2; \
+	  rm -rf $(VENV); exit 1; }
+	@touch $@
+
+$(VENV)/run: $(VENV)/pip pyproject.toml
+	@echo "installing lxdtap into $(VENV) ..." >&2
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/pip pyproject.toml
+	@echo "installing lxdtap and what its tests need into $(VENV) ..." >&2
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/run
