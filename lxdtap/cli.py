@@ -84,13 +84,20 @@ def main() -> None:
 @click.option(
     "--format",
     "form",
+    envvar="LXDTAP_FORMAT",
     type=click.Choice(["debug", "line", "json"]),
     default="debug",
     show_default=True,
     help="How transactions are shown: whole, in one line each, or as JSON lines for programs.",
 )
 @click.option(
-    "-o", "--log", "output", default="", metavar="FILE", help="Append the log to this file."
+    "-o",
+    "--log",
+    "output",
+    envvar="LXDTAP_LOG",
+    default="",
+    metavar="FILE",
+    help="Append the log to this file.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Show nothing; with -o, write only there.")
 @click.option(
@@ -116,6 +123,7 @@ def main() -> None:
 @click.option(
     "--color",
     "colour",
+    envvar="LXDTAP_COLOR",
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
     show_default=True,

@@ -129,7 +129,8 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 def _exact(number: str) -> float:
     value = float(number) if len(number) <= LONGEST_NUMBER else math.nan
-    if not math.isfinite(value) or Decimal(number) != Decimal(repr(value)):
+    # The comparison is of exact values; a zero for what is merely tiny does not pass it.
+    if not math.isfinite(value) or Decimal(repr(value)) != Decimal(number):
         raise ValueError(f"a double does not hold {number:.40}")
     return value
 
@@ -199,12 +200,12 @@ def _parts(body: Body, content_type: str) -> tuple[Part, ...]:
     # A boundary stands at a line's beginning; the line end before it is its own (RFC 2046, 5.1.1).
     line = rb"(?:\A|\r?\n)" + re.escape(boundary) + rb"(?=--|[ \t]*\r?\n|\Z)"
     pieces = re.split(line, body.captured, maxsplit=MOST_PARTS + 1)[1:]
-    found = []
-    for piece in pieces[:MOST_PARTS]:
-        if piece.startswith(b"--"):
-            return tuple(found)
-        found.append(_part(piece, cut=piece is pieces[-1]))
-    return tuple(found) if len(pieces) <= MOST_PARTS else ()
+    ends = [index for index, piece in enumerate(pieces) if piece.startswith(b"--")]
+    whole = len(pieces) - 1  # what follows the last boundary is cut
+    pieces = pieces[: ends[0]] if ends else pieces
+    if len(pieces) > MOST_PARTS:
+        return ()
+    return tuple(_part(piece, cut=index == whole) for index, piece in enumerate(pieces))
 
 
 def _part(piece: bytes, *, cut: bool) -> Part:

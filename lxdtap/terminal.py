@@ -14,7 +14,8 @@ from collections.abc import Callable
 _UNSAFE = (
     "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff"
 )
-_UNSAFE_CHARACTER = re.compile(f"[{_UNSAFE}]")
+# In indented JSON, newlines and tabs are only ever the indentation.
+_UNSAFE_IN_JSON = re.compile(f"(?![\n\t])[{_UNSAFE}]")
 _UNSAFE_OR_BACKSLASH = re.compile(f"[\\\\{_UNSAFE}]")
 _UNSAFE_IN_TOKEN = re.compile(f"[\\\\ {_UNSAFE}]")
 _ESCAPED = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|(\\))")
@@ -50,16 +51,7 @@ def unescape(text: str) -> str:
 
 def escape_json(text: str) -> str:
     r"""Indented JSON with what is unsafe in its strings as ``\uNNNN``: still the same JSON."""
-    return "\n".join(
-        _UNSAFE_CHARACTER.sub(lambda m: f"\\u{ord(m[0]):04x}", line)
-        if _UNSAFE_CHARACTER.search(line, _indent(line))
-        else line
-        for line in text.split("\n")
-    )
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip("\t"))
+    return _UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _escaped(match: re.Match[str]) -> str:

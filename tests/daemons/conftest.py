@@ -7,6 +7,7 @@ is true they fail, because there it was to be installed.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def _started(brand: Brand) -> Iterator[Daemon]:
     if why := brand.missing():
         absent = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         absent(f"{why} (see .ci/install-daemons)")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended by a signal: orderly too
     with throwaway(brand) as daemon:
         yield daemon
 

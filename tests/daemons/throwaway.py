@@ -33,15 +33,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeAlias
 from urllib.parse import quote
 
 Requests = Counter[tuple[str, str]]
 """How often each (method, target) was asked for."""
 
-State = dict[str, Any]
-"""What a daemon holds, as JSON says it."""
+Json: TypeAlias = Any
+"""What ``json.loads`` gives."""
+
+State = dict[str, Json]
+"""What a daemon holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +97,10 @@ class DaemonError(Exception):
 
 # The image: Debian's static busybox and links to it.
 
-APPLETS = (
-    "cat chmod dd echo env false find grep head kill ln ls mkdir mkfifo mv od printf ps pwd rm "
-    "sed seq sh sha256sum sleep sort stat stty tail tar touch true tty wc yes"
-).split()
+APPLETS = """
+cat chmod dd echo env false find grep head kill ln ls mkdir mkfifo mv od printf ps pwd rm sed seq
+sh sha256sum sleep sort stat stty tail tar touch true tty wc yes
+"""
 INITTAB = "::sysinit:/bin/echo hello from init\n::respawn:/bin/cat\n"
 
 
@@ -147,7 +151,7 @@ def _add_rootfs(tar: tarfile.TarFile, under: str = "") -> None:
     _add(tar, f"{under}etc/group", data=b"root:x:0:\n")
     _add(tar, f"{under}etc/inittab", data=INITTAB.encode())
     _add_link(tar, f"{under}sbin/init", "/bin/busybox")
-    for applet in APPLETS:
+    for applet in APPLETS.split():
         _add_link(tar, f"{under}bin/{applet}", "/bin/busybox")
 
 
@@ -238,9 +242,7 @@ class Daemon:
             self.brand.socket_variable: str(self.socket),
         }
 
-    def run(
-        self, *argv: str, env: Mapping[str, str] | None = None, stdin: bytes = b""
-    ) -> Result:
+    def run(self, *argv: str, env: Mapping[str, str] | None = None, stdin: bytes = b"") -> Result:
         """Run the daemon's own client, without a tap."""
         return self._run([self.brand.client, *argv], env or {}, stdin)
 
@@ -259,7 +261,7 @@ class Daemon:
             raise DaemonError(f"{' '.join(argv)}: {done.stderr.decode(errors='replace')}")
         return Result(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
 
-    def ask(self, method: str, path: str, body: object = None) -> Any:
+    def ask(self, method: str, path: str, body: object = None) -> Json:
         """Send the daemon a request, wait for the operation it starts, return the metadata."""
         answer = self._ask(method, path, body)
         if answer["type"] == "async":
@@ -270,7 +272,7 @@ class Daemon:
             raise DaemonError(f"{method} {path}: {answer['error']}")
         return answer["metadata"]
 
-    def _ask(self, method: str, path: str, body: object = None) -> Any:
+    def _ask(self, method: str, path: str, body: object = None) -> Json:
         with contextlib.closing(_UnixConnection(str(self.socket))) as connection:
             connection.request(method, path, None if body is None else json.dumps(body))
             with connection.getresponse() as response:
@@ -298,8 +300,8 @@ class Daemon:
         _Reset(self).everything()
         before, self.base = self.base, self.state()
         if before != self.base:
-            sides = (json.dumps(side, indent=1).splitlines() for side in (before, self.base))
-            differing = "\n".join(difflib.unified_diff(*sides, lineterm="", n=1))
+            old, new = (json.dumps(each, indent=1).splitlines() for each in (before, self.base))
+            differing = "\n".join(difflib.unified_diff(old, new, lineterm="", n=1))
             raise DaemonError(f"{self.kind} is not what it was when it was new:\n{differing}")
 
 
@@ -329,12 +331,15 @@ def handled(log: IO[bytes]) -> Iterator[tuple[str, str]]:
 # What the daemon holds.
 
 _VOLATILE = frozenset(
-    "created_at last_used_at uploaded_at expires_at first_seen_at last_seen_at uuid state "
-    "used_by expanded_config count location".split()
+    {
+        *("created_at", "last_used_at", "uploaded_at", "expires_at"),
+        *("first_seen_at", "last_seen_at", "count", "uuid"),
+        *("state", "used_by", "expanded_config", "location"),
+    }
 )
 
 
-def _settled(value: Any) -> Any:
+def _settled(value: Json) -> Json:
     """``value`` without identifiers, times and counters."""
     if isinstance(value, dict):
         return {
@@ -345,11 +350,11 @@ def _settled(value: Any) -> Any:
     return [_settled(item) for item in value] if isinstance(value, list) else value
 
 
-def _by_name(items: list[Any]) -> list[Any]:
-    return sorted((_settled(item) for item in items), key=lambda item: json.dumps(item))
+def _by_name(items: list[Json]) -> list[Json]:
+    return sorted((_settled(item) for item in items), key=json.dumps)
 
 
-def _published(picture: Any) -> Any:
+def _published(picture: Json) -> Json:
     """An image made by the daemon is packed anew each time; an uploaded one has a file name."""
     if picture["filename"]:
         return picture
@@ -360,19 +365,19 @@ def _published(picture: Any) -> Any:
 class _Inventory:
     daemon: Daemon
 
-    def _list(self, what: str, project: str | None = None) -> list[Any]:
+    def _list(self, what: str, project: str | None = None) -> list[Json]:
         chosen = f"&project={quote(project)}" if project else ""
-        found: list[Any] = self.daemon.ask("GET", f"/1.0/{what}?recursion=1{chosen}")
+        found: list[Json] = self.daemon.ask("GET", f"/1.0/{what}?recursion=1{chosen}")
         return found
 
-    def _instances(self, project: str) -> list[Any]:
-        def whole(each: Any) -> Any:
+    def _instances(self, project: str) -> list[Json]:
+        def whole(each: Json) -> Json:
             snapshots = self._list(f"instances/{quote(each['name'])}/snapshots", project)
             return each | {"snapshots": _by_name(snapshots)}
 
         return _by_name([whole(each) for each in self._list("instances", project)])
 
-    def _volumes(self, project: str) -> dict[str, list[Any]]:
+    def _volumes(self, project: str) -> dict[str, list[Json]]:
         return {
             pool["name"]: _by_name(self._list(f"storage-pools/{pool['name']}/volumes", project))
             for pool in self._list("storage-pools")
@@ -422,7 +427,7 @@ class _Reset:
         self._named("projects", None, keep="default")
         self._warnings()
 
-    def _get(self, what: str, project: str | None = None) -> Any:
+    def _get(self, what: str, project: str | None = None) -> Json:
         chosen = f"&project={quote(project)}" if project else ""
         return self.daemon.ask("GET", f"/1.0/{what}?recursion=1{chosen}")
 
@@ -433,7 +438,7 @@ class _Reset:
     def _instances(self, project: str) -> None:
         for each in self._get("instances", project):
             if (project, each["name"]) not in self.instances:
-                until(lambda name=each["name"]: self._gone(name, project), each["name"])
+                until(partial(self._gone, each["name"], project), f"deletion of {each['name']}")
 
     def _gone(self, name: str, project: str) -> bool:
         """One attempt at an instance that may be busy with what the test made it do."""
