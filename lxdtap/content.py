@@ -115,7 +115,7 @@ def document(data: bytes) -> Document | None:
             parse_float=_exact,
             parse_constant=_exact,
         )
-    except ValueError:
+    except (ValueError, ArithmeticError):  # the latter is Decimal's, for exponents without end
         return None
     return Document(value)
 

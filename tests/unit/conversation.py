@@ -7,6 +7,7 @@ bytes after it are what they say, one piece each. ``">|"`` and ``"<|"`` end a si
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -75,21 +76,18 @@ def talk(wire: Wire, *turns: Turn) -> list[str]:
 
 def retell(events: Iterable[Event]) -> list[str]:
     """Events as lines: which exchange, who, what. Pieces of data that follow each other are one."""
-    lines: list[str] = []
-    heard: tuple[str, bytes] = ("", b"")
+    merged: list[Event] = []
     for event in events:
-        if isinstance(event, Data):
-            who = f"{event.exchange} {_ARROWS[event.direction]}"
-            if heard[0] == who:
-                lines.pop()
-                heard = (who, heard[1] + event.data)
-            else:
-                heard = (who, event.data)
-            lines.append(f"{who} {heard[1]!r}")
+        last = merged[-1] if merged else None
+        if isinstance(event, Data) and isinstance(last, Data) and _alike(event, last):
+            merged[-1] = last._replace(data=last.data + event.data)
         else:
-            lines.append(_line(event))
-            heard = ("", b"")
-    return lines
+            merged.append(event)
+    return [_line(event) for event in merged]
+
+
+def _alike(one: Data, other: Data) -> bool:
+    return (one.exchange, one.direction) == (other.exchange, other.direction)
 
 
 def _line(event: Event) -> str:
@@ -99,24 +97,28 @@ def _line(event: Event) -> str:
             return f"{event.exchange} >> {start.strip()}"
         case ResponseHead():
             return f"{event.exchange} << {event.status} {event.reason.decode()}"
-        case MessageEnd():
-            trailers = "".join(f", {n.decode()}: {v.decode()}" for n, v in event.trailers)
-            return f"{event.exchange} {_ARROWS[event.direction]} end{trailers}"
-        case Garbled():
-            return f"{event.exchange} {_ARROWS[event.direction]} garbled: {event.reason}"
-        case Cut():
-            return f"{event.exchange} {_ARROWS[event.direction]} cut in the {event.doing}"
         case Switched():
             because = f": {event.reason}" if event.reason else ""
             return f"{event.exchange} == {event.protocol}{because}"
-        case FrameData():
-            frame = event.frame
-            what = f"{frame.opcode.name} {frame.payload.captured!r}{'' if frame.final else ' …'}"
-            return f"{event.exchange} {_ARROWS[event.direction]} {what}"
         case Closed():
             return f"closed: {event.why}"
+        case _:
+            return f"{event.exchange} {_ARROWS[event.direction]} {_said(event)}"
+
+
+def _said(event: Data | MessageEnd | Garbled | Cut | FrameData) -> str:
+    match event:
         case Data():
-            raise AssertionError("data has its own lines")
+            return repr(event.data)
+        case MessageEnd():
+            return "end" + "".join(f", {n.decode()}: {v.decode()}" for n, v in event.trailers)
+        case Garbled():
+            return f"garbled: {event.reason}"
+        case Cut():
+            return f"cut in the {event.doing}"
+        case FrameData():
+            more = "" if event.frame.final else " …"
+            return f"{event.frame.opcode.name} {event.frame.payload.captured!r}{more}"
 
 
 def updates(*turns: Turn, limit: int = LIMIT) -> list[Update]:
@@ -164,7 +166,7 @@ def pieces(draw: st.DrawFn, data: bytes) -> list[bytes]:
     """Some bytes cut in arbitrary places; none of the pieces is empty."""
     cuts = draw(st.sets(st.integers(1, max(1, len(data) - 1)), max_size=8))
     places = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-    return [data[i:j] for i, j in zip(places, places[1:], strict=False) if i < j]
+    return [data[i:j] for i, j in itertools.pairwise(places) if i < j]
 
 
 def cost(action: Callable[[], object]) -> float:
