@@ -32,7 +32,7 @@ SEPARATOR = "=" * 24
 PART = "--"
 CUT = "(its end was not kept)"
 
-_KEY = re.compile(r'^(\t+)("(?:[^"\\]|\\.)*")(?=: )', re.MULTILINE)
+_KEY = re.compile(r'^(\t+)("(?:[^"\\]++|\\.)*+")(?=: )', re.MULTILINE)
 
 
 def text(entry: Entry, *, verbose: bool = False, paint: Paint = plain) -> str:
@@ -90,6 +90,8 @@ def indented(value: Json, paint: Paint = plain) -> str:
 
 def _request_line(transaction: Transaction, paint: Paint) -> str:
     method = escape_token(transaction.request.method)
+    if method.startswith("#"):  # a token may (RFC 9110, 9.1), but then it looks like a remark
+        method = f"\\x23{method[1:]}"
     return f"{paint('method', method)} {paint('url', escape_token(transaction.url))}"
 
 

@@ -61,17 +61,22 @@ def base_url(path: str) -> str:
 def socket_path(text: str) -> str:
     """The path that an address names: a path, ``unix:PATH``, ``unix://PATH`` or ``http+unix://…``.
 
+    The ``unix`` ones as LXD reads them (lxc/config/remote.go): ``unix://x`` is a relative path.
+
     Raises:
         ValueError: it names no unix socket.
     """
-    scheme, colon, rest = text.partition(":")
+    scheme, colon, rest = text.partition("://")
     if scheme == "http+unix" and colon:
-        return urllib.parse.unquote_plus(rest.removeprefix("//").rstrip("/"))
-    if scheme == "unix" and colon:
-        return "/" + rest.lstrip("/")
-    if "://" in text or not text:
+        # The path is the URL's authority, quoted; what follows it is not the socket's.
+        path = rest if rest.startswith("/") else urllib.parse.unquote_plus(rest.partition("/")[0])
+    elif text.startswith("unix:"):
+        path = text.removeprefix("unix:").removeprefix("//")
+    else:
+        path = "" if colon else text
+    if not path:
         raise ValueError(f"{text!r} is not the path of a unix socket")
-    return text
+    return path
 
 
 def with_socket_name(path: str, is_directory: Callable[[str], bool]) -> str:
@@ -100,7 +105,8 @@ def discover(environ: Mapping[str, str], exists: Callable[[str], bool]) -> Endpo
     variables = ", ".join(name for name, _ in _VARIABLES)
     raise NoDaemonError(
         f"no LXD or Incus daemon found: none of {variables} is set, and none of {places} exists;"
-        " start the daemon, or name its socket with --upstream PATH"
+        " start the daemon, install one (Debian: apt-get install lxd), or name its socket with"
+        " --upstream PATH"
     )
 
 

@@ -1,12 +1,13 @@
 """One JSON object a line: the log for programs. docs/log.schema.json holds every line to account.
 
 Bodies that are JSON stand as they are, under ``json``; text under ``text``; others by size, type
-and sha256. All is ASCII: a line is safe on any terminal.
+and sha256. All is ASCII, so a line is safe on any terminal; stray bytes became U+FFFD.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any, assert_never
 
@@ -20,10 +21,16 @@ _EVENTS = {"finished": "transaction", "upgraded": "upgraded", "open": "open"}
 
 Object = dict[str, Any]
 
+# Half a character is none: a stray byte, or what JSON of others has. Strict readers refuse it.
+_ESCAPE = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|(?P<lone>ud[89a-f]..)|.)")
+
 
 def line(entry: Entry) -> str:
     """An entry's line, with its newline."""
-    return json.dumps(_object(entry), separators=(",", ":")) + "\n"
+    text = json.dumps(_object(entry), separators=(",", ":"))
+    if "\\ud" in text:
+        text = _ESCAPE.sub(lambda m: "\\ufffd" if m["lone"] else m[0], text)
+    return text + "\n"
 
 
 def timestamp(wall: int) -> str:
@@ -57,9 +64,9 @@ def _transaction(entry: TransactionEntry) -> Object:
         "time": timestamp(timing.wall),
         "connection": transaction.connection,
         "peer": peer and {"pid": peer.pid, "uid": peer.uid, "gid": peer.gid},
-        "method": _text(request.method),
-        "url": _text(transaction.url),
-        "target": _text(request.target),
+        "method": request.method,
+        "url": transaction.url,
+        "target": request.target,
         "status": response.status if response else None,
         "duration": entry.seconds,
         "waited": timing.waited,
@@ -92,11 +99,12 @@ def _content(says: Content) -> Object:
         case Document():
             return {"json": says.value}
         case Text():
-            return {"text": _text(says.text), "type": says.media_type}
+            return {"text": says.text, "type": says.media_type}
         case Binary():
             return {"size": says.size, "sha256": says.sha256, "type": says.media_type}
         case Parts():
-            return {"parts": [_part(part) for part in says.parts], "type": says.media_type}
+            parts = [_part(part) for part in says.parts]
+            return {"parts": parts, "sha256": says.sha256, "type": says.media_type}
     return {}
 
 
@@ -105,7 +113,7 @@ def _part(part: Part) -> Object:
 
 
 def _headers(headers: Headers) -> list[list[str]]:
-    return [[_text(name), _text(value)] for name, value in headers]
+    return [[name, value] for name, value in headers]
 
 
 def _tunnel(tunnel: Tunnel, stream: str) -> Object:
@@ -146,8 +154,3 @@ def _frame(entry: FrameEntry) -> Object:
         "kind": kind(entry.frame),
         "error": entry.error or None,
     } | _body(entry.frame.payload, entry.content)
-
-
-def _text(text: str) -> str:
-    """Text whose stray bytes, if any, became U+FFFD: JSON for programs holds whole characters."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -15,7 +15,7 @@ from lxdtap.lxd import Seen
 from lxdtap.terminal import Paint, escape, escape_token, plain
 from lxdtap.transaction import Transaction
 
-_UNITS = ("B", "kB", "MB", "GB", "TB")
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def line(entry: Entry, *, verbose: bool = False, paint: Paint = plain) -> str:
@@ -102,11 +102,11 @@ def _operation(seen: Seen, number: int | None) -> Iterator[str]:
 def _troubles(entry: TransactionEntry, paint: Paint) -> Iterator[str]:
     transaction = entry.transaction
     if entry.error:
-        yield paint("bad", f'error="{escape(entry.error)}"')
+        yield paint("bad", _quoted("error", entry.error))
     if transaction.request.garbled:
-        yield paint("bad", f'garbled="{escape(transaction.request.garbled)}"')
+        yield paint("bad", _quoted("garbled", transaction.request.garbled))
     if transaction.broken:
-        yield paint("bad", f'broken="{escape(transaction.broken)}"')
+        yield paint("bad", _quoted("broken", transaction.broken))
     if transaction.own:
         yield "by=lxdtap"
 
@@ -116,7 +116,7 @@ def _frame(entry: FrameEntry, paint: Paint) -> Iterator[str]:
     words = (entry.direction.value, entry.stream, kind(entry.frame), size(entry.frame.payload.size))
     yield from (escape(word) for word in words if word)
     if entry.error:
-        yield paint("bad", f'error="{escape(entry.error)}"')
+        yield paint("bad", _quoted("error", entry.error))
 
 
 def _operation_line(entry: OperationEntry, paint: Paint) -> Iterator[str]:
@@ -125,4 +125,10 @@ def _operation_line(entry: OperationEntry, paint: Paint) -> Iterator[str]:
     yield f"#{seen.maker}" if seen.maker is not None else "#-"
     yield from _operation(seen, seen.maker)
     if seen.operation.err:
-        yield paint("bad", f'error="{escape(seen.operation.err)}"')
+        yield paint("bad", _quoted("error", seen.operation.err))
+
+
+def _quoted(name: str, text: str) -> str:
+    r"""``name="text"``; quotes within are ``\"``, for the text is the daemon's or the client's."""
+    value = escape(text).replace('"', '\\"')
+    return f'{name}="{value}"'

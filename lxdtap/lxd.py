@@ -18,7 +18,7 @@ FAILED = 400
 REMEMBERED = 10_000
 """Operations kept in mind; the oldest are forgotten first."""
 
-_OPERATION_PATH = re.compile(r"/1\.0/operations/([^/?]+)(?:/websocket)?")
+_OPERATION_PATH = re.compile(r"/1\.0/operations/([^/?]+)")
 _WEBSOCKET_SECRET = re.compile(r"[0-9a-f]{64}")
 _SECRET_QUERY = re.compile(r"[?&]secret=([^&]*)")
 
@@ -91,16 +91,20 @@ def operation_path(path: str) -> str | None:
 
 
 def streams(document: Json) -> dict[str, str]:
-    """What each websocket secret of an exec or console operation carries, by secret.
+    """What each websocket secret of the operation in an envelope carries, by secret."""
+    return operation_streams(document.get("metadata") if isinstance(document, dict) else None)
+
+
+def operation_streams(document: Json) -> dict[str, str]:
+    """What each websocket secret of this operation carries, by secret.
 
     An exec's ``0``, ``1``, ``2`` are stdin, stdout and stderr; where one socket carries a
     terminal both ways, its ``0`` is that (LXD's lxd/instance_exec.go). A migration's secrets
     stand without ``fds``, under the names of its streams (lxd/migrate.go).
     """
-    envelope = document.get("metadata") if isinstance(document, dict) else None
-    if not isinstance(envelope, dict) or envelope.get("class") != "websocket":
+    if not isinstance(document, dict) or document.get("class") != "websocket":
         return {}
-    operation_metadata = envelope.get("metadata")
+    operation_metadata = document.get("metadata")
     if not isinstance(operation_metadata, dict):
         return {}
     fds = operation_metadata.get("fds")

@@ -223,16 +223,14 @@ class Terminal:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def type(self, keys: bytes) -> None:
+        """Type ``keys``, once the command has read what was typed before."""
+        with open(self.name, "rb", buffering=0, opener=no_controlling_terminal) as side:
+            until(lambda: unread(side.fileno()) == 0, "the keys to be read", PATIENCE)
         os.write(self.fd, keys)
 
     def await_raw(self) -> None:
         """Wait until the command has put the terminal in raw mode."""
         until(lambda: not termios.tcgetattr(self.fd)[3] & termios.ICANON, "raw mode", PATIENCE)
-
-    def await_read(self) -> None:
-        """Wait until the command has read what was typed."""
-        with contextlib.closing(os.fdopen(os.open(self.name, os.O_RDWR | os.O_NOCTTY))) as side:
-            until(lambda: unread(side.fileno()) == 0, "the keys to be read", PATIENCE)
 
     def expect(self, text: bytes) -> None:
         """Wait until ``text`` is on the screen, after what was last expected."""
@@ -272,6 +270,10 @@ class Terminal:
     def close(self) -> None:
         self.let_go()
         os.close(self.fd)
+
+
+def no_controlling_terminal(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOCTTY)
 
 
 def unread(fd: int) -> int:
@@ -357,7 +359,7 @@ class Tapping:
     """Runs commands against one daemon, directly and through the tap, and compares.
 
     In scripts ``$LX`` is the client, ``$ADMIN`` the administrative command, ``$SOCKET`` the
-    variable's value that names the daemon's socket, ``$BB`` an image, unified, and
+    daemon's socket as the client finds it, ``$DAEMON_LOG`` its log, ``$BB`` an image, unified, and
     ``$BB_METADATA`` and ``$BB_ROOTFS`` the same split. The directory they run in is new and empty.
     """
 
@@ -425,6 +427,7 @@ class Tapping:
         return self.daemon.environment | {
             "LX": self.daemon.brand.client,
             "ADMIN": self.daemon.brand.admin,
+            "DAEMON_LOG": str(self.daemon.log),
             "BB": str(self.daemon.spare.unified),
             "BB_METADATA": str(self.daemon.spare.metadata),
             "BB_ROOTFS": str(self.daemon.spare.rootfs),

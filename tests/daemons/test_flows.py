@@ -89,8 +89,7 @@ def test_console(tap: Tapping) -> None:
         while not terminal.hears(b"spoken", 0.2):  # the daemon forgets what comes too soon
             terminal.type(b"spoken\r")
         terminal.type(b"\x01")
-        terminal.await_read()  # the client looks for one key in one read
-        terminal.type(b"q")
+        terminal.type(b"q")  # not at once: the client looks at the first key of what it reads
 
     said = tap("$LX console w1", given=AWAIT + LAUNCH, drive=person, may_vary=r"spoken|[\r\n]")
     assert said.tunnel("terminal").carried("received") >= len(b"spoken")
@@ -553,8 +552,12 @@ def test_start_that_fails(tap: Tapping) -> None:
     said = tap(
         AWAIT
         + """\
+        ends() { grep --count 'url="/internal/containers/w1/onstop?' "$DAEMON_LOG" || true; }
+        ended() { test $(ends) -gt $before; }
         stopped() { test "$($LX list --format csv --columns s w1)" = STOPPED; }
+        before=$(ends)
         $LX start w1 || failed=$?
+        await ended
         await stopped
         exit $failed
         """,

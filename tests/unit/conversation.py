@@ -1,182 +1,145 @@
-"""Conversations on one connection: how the tests hold them, and how they retell them.
+"""Conversations between a client and a daemon, as the tests write them down.
 
-A conversation is a list of turns: ``">>"`` and ``"<<"`` say who speaks, client or daemon, and the
-bytes after it are what they say, one piece each. ``">|"`` and ``"<|"`` end a side's sending, and
-``"||"`` the connection. What the tap makes of it is retold in lines of the same kind.
+``talk(">>", b"GET / HTTP/1.1\\r\\n\\r\\n", "<<", b"HTTP/1.1 200 OK\\r\\n\\r\\n", "<|", "||")`` is one:
+``>>`` lets the client speak, ``<<`` the daemon; each piece of bytes is one read. ``>|`` and ``<|``
+say that one of them has no more to say, ``||`` that the connection is closed. A second passes
+with each word.
 """
 
 from __future__ import annotations
 
-import itertools
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
-from hypothesis import strategies as st
-
-from lxdtap.events import (
-    Closed,
-    Cut,
-    Data,
-    Event,
-    FrameData,
-    Garbled,
-    MessageEnd,
-    RequestHead,
-    ResponseHead,
-    Switched,
-)
+from lxdtap.events import Event
 from lxdtap.fold import Fold
 from lxdtap.transaction import (
     Direction,
     Finished,
+    Frame,
     FrameSeen,
     Moment,
+    Peer,
+    Timing,
     Transaction,
     Update,
     Upgraded,
 )
 from lxdtap.wire import Wire
 
-Turn = str | bytes
+SECOND = 1_000_000_000
+BASE = "http+unix://lxd"
+PEER = Peer(1, 2, 3)
+WHY = "hung up"
 
-LIMIT = 1 << 16
-BASE = "http+unix://%2Frun%2Flxd"
-WHY = "somebody closed the connection"
-AT = Moment(0, 0)
+GET = b"GET /1.0 HTTP/1.1\r\nHost: lxd\r\n\r\n"
+POST = b"POST /1.0 HTTP/1.1\r\nContent-Length: 4\r\n\r\nping"
+UPGRADE = b"GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+REFUSED = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 
-_SPEAKERS = {">>": Direction.SENT, "<<": Direction.RECEIVED}
-_ENDS = {">|": Direction.SENT, "<|": Direction.RECEIVED}
-_ARROWS = {Direction.SENT: ">>", Direction.RECEIVED: "<<"}
-
-
-def wire(limit: int = LIMIT) -> Wire:
-    """A fresh connection, number 7."""
-    return Wire(7, limit)
+_SIDES = {">": Direction.SENT, "<": Direction.RECEIVED}
 
 
-def each(wire: Wire, turns: Iterable[Turn], at: Moment = AT) -> Iterator[Event]:
-    """Hold a conversation; the events as they come."""
-    speaker = Direction.SENT
-    for turn in turns:
-        if isinstance(turn, bytes):
-            yield from wire.feed(speaker, turn, at)
-        elif turn in _SPEAKERS:
-            speaker = _SPEAKERS[turn]
-        elif turn in _ENDS:
-            yield from wire.end(_ENDS[turn], at)
-        else:
-            assert turn == "||", f"{turn} is no turn of a conversation"
-            yield from wire.close(at, WHY)
+class Talk:
+    """One connection's conversation and what was made of it."""
+
+    def __init__(self, limit: int) -> None:
+        self.wire = Wire(1, limit)
+        self.fold = Fold(limit)
+        self.fold.open(1, BASE, PEER)
+        self.events: list[Event] = []
+        self.updates: list[Update] = []
+        self.now = 0
+        self._speaker = Direction.SENT
+
+    @property
+    def at(self) -> Moment:
+        """The present, on both clocks; the wall's began a thousand seconds earlier."""
+        return Moment(self.now, self.now + 1000 * SECOND)
+
+    def say(self, *words: str | bytes) -> Talk:
+        """Go on talking."""
+        for word in words:
+            self._fold(self._hear(word))
+            self.now += SECOND
+        return self
+
+    def give_up(self, reason: str) -> Talk:
+        """Have the wire stop reading."""
+        self._fold(self.wire.give_up(reason, self.at))
+        return self
+
+    def _hear(self, word: str | bytes) -> list[Event]:
+        if isinstance(word, bytes):
+            return self.wire.feed(self._speaker, word, self.at)
+        if word == "||":
+            return self.wire.close(self.at, WHY)
+        side = _SIDES[word[0]]
+        if word[1] == "|":
+            return self.wire.end(side, self.at)
+        self._speaker = side
+        return []
+
+    def _fold(self, events: list[Event]) -> None:
+        self.events += events
+        for event in events:
+            self.updates += self.fold.add(event)
+
+    @property
+    def finished(self) -> list[Transaction]:
+        """The transactions that ended, as they did."""
+        return [update.transaction for update in self.updates if isinstance(update, Finished)]
+
+    @property
+    def only(self) -> Transaction:
+        """The one transaction that ended."""
+        (transaction,) = self.finished
+        return transaction
+
+    @property
+    def upgraded(self) -> Transaction:
+        """The one transaction that left HTTP."""
+        (update,) = (update for update in self.updates if isinstance(update, Upgraded))
+        return update.transaction
+
+    @property
+    def frames(self) -> list[tuple[Direction, Frame]]:
+        """The frames that passed."""
+        return [
+            (update.direction, update.frame)
+            for update in self.updates
+            if isinstance(update, FrameSeen)
+        ]
+
+    @property
+    def timeless(self) -> list[Transaction | tuple[Direction, Frame]]:
+        """All frames, and all transactions but for their times."""
+        never = Timing(0, 0)
+        return [*self.frames, *(replace(told, timing=never) for told in self.finished)]
 
 
-def talk(wire: Wire, *turns: Turn) -> list[str]:
-    """Hold a conversation, or go on with it; retell it."""
-    return retell(each(wire, turns))
+def talk(*words: str | bytes, limit: int = 1 << 16) -> Talk:
+    """Hold a conversation."""
+    return Talk(limit).say(*words)
 
 
-def retell(events: Iterable[Event]) -> list[str]:
-    """Events as lines: which exchange, who, what. Pieces of data that follow each other are one."""
-    merged: list[Event] = []
-    for event in events:
-        last = merged[-1] if merged else None
-        if isinstance(event, Data) and isinstance(last, Data) and _alike(event, last):
-            merged[-1] = last._replace(data=last.data + event.data)
-        else:
-            merged.append(event)
-    return [_line(event) for event in merged]
+def request(head: bytes, body: bytes = b"") -> Transaction:
+    """What is made of a request that is answered, by its head's lines but for the last, empty."""
+    return talk(">>", head + b"\r\n" + body, "<<", OK, "||").finished[0]
 
 
-def _alike(one: Data, other: Data) -> bool:
-    return (one.exchange, one.direction) == (other.exchange, other.direction)
+def reply(head: bytes, body: bytes = b"", *, asked: bytes = GET) -> Transaction:
+    """What is made of an answer after which the daemon hangs up."""
+    return talk(">>", asked, "<<", head + b"\r\n" + body, "<|", "||").finished[0]
 
 
-def _line(event: Event) -> str:
-    match event:
-        case RequestHead():
-            start = b" ".join((event.method, event.target, event.version)).decode()
-            return f"{event.exchange} >> {start.strip()}"
-        case ResponseHead():
-            return f"{event.exchange} << {event.status} {event.reason.decode()}"
-        case Switched():
-            because = f": {event.reason}" if event.reason else ""
-            return f"{event.exchange} == {event.protocol}{because}"
-        case Closed():
-            return f"closed: {event.why}"
-        case _:
-            return f"{event.exchange} {_ARROWS[event.direction]} {_said(event)}"
+def captured(transaction: Transaction) -> bytes:
+    """The answer's body."""
+    assert transaction.response is not None
+    return transaction.response.body.captured
 
 
-def _said(event: Data | MessageEnd | Garbled | Cut | FrameData) -> str:
-    match event:
-        case Data():
-            return repr(event.data)
-        case MessageEnd():
-            return "end" + "".join(f", {n.decode()}: {v.decode()}" for n, v in event.trailers)
-        case Garbled():
-            return f"garbled: {event.reason}"
-        case Cut():
-            return f"cut in the {event.doing}"
-        case FrameData():
-            more = "" if event.frame.final else " …"
-            return f"{event.frame.opcode.name} {event.frame.payload.captured!r}{more}"
-
-
-def updates(*turns: Turn, limit: int = LIMIT) -> list[Update]:
-    """Hold a conversation; all that the fold tells of it."""
-    fold = Fold(limit)
-    fold.open(7, BASE, None)
-    return [update for event in each(wire(limit), turns) for update in fold.add(event)]
-
-
-def transactions(*turns: Turn, limit: int = LIMIT) -> list[Transaction]:
-    """Hold a conversation; the transactions that came to their end."""
-    told = updates(*turns, limit=limit)
-    return [update.transaction for update in told if isinstance(update, Finished)]
-
-
-def frames(*turns: Turn) -> list[FrameSeen]:
-    """Hold a conversation; the frames that were seen."""
-    return [update for update in updates(*turns) if isinstance(update, FrameSeen)]
-
-
-def upgrades(*turns: Turn) -> list[Transaction]:
-    """Hold a conversation; the transactions that left HTTP, as they were then."""
-    return [update.transaction for update in updates(*turns) if isinstance(update, Upgraded)]
-
-
-def bytewise(turns: Iterable[Turn]) -> list[Turn]:
-    """The same conversation, one byte at a time."""
-    result: list[Turn] = []
-    for turn in turns:
-        result += [bytes([b]) for b in turn] if isinstance(turn, bytes) else [turn]
-    return result
-
-
-@st.composite
-def resplit(draw: st.DrawFn, turns: Sequence[Turn]) -> list[Turn]:
-    """The same conversation, each piece of it cut in arbitrary places."""
-    result: list[Turn] = []
-    for turn in turns:
-        result += draw(pieces(turn)) if isinstance(turn, bytes) else [turn]
-    return result
-
-
-@st.composite
-def pieces(draw: st.DrawFn, data: bytes) -> list[bytes]:
-    """Some bytes cut in arbitrary places; none of the pieces is empty."""
-    cuts = draw(st.sets(st.integers(1, max(1, len(data) - 1)), max_size=8))
-    places = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-    return [data[i:j] for i, j in itertools.pairwise(places) if i < j]
-
-
-def cost(action: Callable[[], object]) -> float:
-    """What an action costs this thread, in seconds of the processor's time: the best of three.
-
-    Good for ratios only: how much more does eight times as much cost?
-    """
-    costs = []
-    for _ in range(3):
-        begun = time.thread_time()
-        action()
-        costs.append(time.thread_time() - begun)
-    return min(costs)
+def statuses(transactions: list[Transaction]) -> list[int | None]:
+    """What each was answered; None where it was not."""
+    return [told.response.status if told.response else None for told in transactions]
