@@ -70,7 +70,7 @@ def body(says: Content, paint: Paint = plain) -> str:
         case Document():
             return indented(says.value, paint)
         case Text():
-            size = len(says.text.encode("utf-8"))
+            size = len(says.text.encode("utf-8", "surrogatepass"))
             return f"<{says.media_type or 'text'}, {size} bytes\n{_tabbed(says.text)}>"
         case Binary():
             return f"<{says.media_type or 'binary'}, {says.size} bytes, sha256 {says.sha256}>"
@@ -260,7 +260,7 @@ def parse(log: str) -> list[Block]:
 
 def _block(block: str) -> Block:
     head, _, rest = block.partition("\n")
-    if head.startswith("# "):
+    if head.startswith("# lxdtap: "):  # with its space: "#" alone may be a method (RFC 9110, 5.6.2)
         return Block("", "", None, "", None, (unescape(head[2:]),))
     method, url, *outcomes = head.split(" ", 2)
     request: Content = None

@@ -184,7 +184,7 @@ class Fold:
                 return self._switch(connection, exchange, event)
             case Garbled():
                 _message(exchange, event.direction).garbled = event.reason
-            case Cut():
+            case _:  # cut
                 _message(exchange, event.direction).cut = event.doing
         return None
 

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from lxdtap import content, lxd
 from lxdtap.content import Content, Document, Json
 from lxdtap.entries import Entry, FrameEntry, NoteEntry, OperationEntry, State, TransactionEntry
 from lxdtap.redact import Redactor
 from lxdtap.transaction import (
+    Body,
+    Capture,
+    Direction,
     Finished,
+    Frame,
     FrameSeen,
     Note,
+    Opcode,
     Open,
     Request,
     Transaction,
@@ -25,14 +30,12 @@ from lxdtap.transaction import (
     Upgraded,
 )
 
-_DATA_STREAMS = {"stdin", "stdout", "stderr", "terminal"}
-
 
 def pattern(text: str) -> Callable[[Request], bool]:
     """A test on requests from ``[METHOD ]PATH``, both with ``*``, ``?`` and ``[…]``.
 
     ``/1.0/events``, ``GET *``, ``POST /1.0/instances/*/exec``. A path is matched without its query,
-    unless the pattern has a ``?`` followed by a query's ``=``.
+    unless the pattern has a query's ``=``.
     """
     method, space, path = text.strip().rpartition(" ")
     method = method.strip().upper() if space else "*"
@@ -75,6 +78,21 @@ class Selection:
 
 
 @dataclass(slots=True)
+class _Message:
+    """A message of which a fragment has passed, but not the last."""
+
+    opcode: Opcode
+    capture: Capture = field(default_factory=lambda: Capture(content.UNPACKED_LIMIT))
+
+    def add(self, payload: Body) -> None:
+        self.capture.add(payload.captured)
+
+    @property
+    def frame(self) -> Frame:
+        return Frame(self.opcode, self.capture.body())
+
+
+@dataclass(slots=True)
 class _Watched:
     """An upgraded connection that is open."""
 
@@ -82,6 +100,28 @@ class _Watched:
     stream: str
     wanted: bool
     untold: bool  # whether something is to be told of it, when it goes on
+    messages: dict[Direction, _Message] = field(default_factory=dict)
+
+    @property
+    def is_operation(self) -> bool:
+        """Whether it carries an operation's data, such as exec's, rather than the daemon's word."""
+        return lxd.operation_path(self.transaction.request.path) is not None
+
+    def whole(self, direction: Direction, frame: Frame) -> Frame | None:
+        """The whole message that ends with this frame; None where it goes on."""
+        if frame.opcode.control:
+            return frame
+        if frame.opcode is not Opcode.CONTINUATION:
+            if frame.final:
+                return frame
+            self.messages[direction] = _Message(frame.opcode)
+        message = self.messages.get(direction)
+        if message is None:
+            return frame  # the message's beginning was not seen
+        message.add(frame.payload)
+        if not frame.final:
+            return None
+        return self.messages.pop(direction).frame
 
 
 class Journal:
@@ -118,10 +158,7 @@ class Journal:
         self, transaction: Transaction, state: State, now: int | None = None
     ) -> list[Entry]:
         watched = self._watched.pop(transaction.number, None) if state == "finished" else None
-        request = content.read(transaction.request.body, transaction.request.headers)
-        response: Content = None
-        if transaction.response is not None:
-            response = content.read(transaction.response.body, transaction.response.headers)
+        request, response = _says(transaction, state)
         seen = self._learn(response, transaction)
         # Redacted even where it is not wanted: its secrets may turn up in what is.
         entry = TransactionEntry(
@@ -165,22 +202,25 @@ class Journal:
         watched = self._watched.get(update.number)
         if watched is None:
             return []  # its beginning was left out
-        says = content.read(update.frame.payload)
+        # What a message says is told with its last frame: half a secret cannot be known for one.
+        message = watched.whole(update.direction, update.frame)
+        says = None if message is None else content.read(message.payload)
+        frame = update.frame if self._verbose or message is None else message
         value = _value(says)
-        seen = self._operations.learn(value)
+        # What a command prints is no word of the daemon's.
+        seen = None if watched.is_operation else self._operations.learn(value)
         shown = self._redact(says)
         entries: list[Entry] = []
-        if self._frames and watched.wanted and self._is_shown(update, watched, value):
-            error = self._redact_text(lxd.failure(value))
+        if self._frames and watched.wanted and self._is_shown(message, watched, value):
             entries.append(
                 FrameEntry(
                     watched.transaction,
                     update.direction,
-                    update.frame,
+                    frame,
                     shown,
                     update.at,
                     watched.stream,
-                    error,
+                    self._redact_text(lxd.failure(value)),
                 )
             )
         elif not update.frame.opcode.control:
@@ -189,13 +229,12 @@ class Journal:
             entries.append(OperationEntry(self._clean_seen(seen), update.at))
         return entries
 
-    def _is_shown(self, update: FrameSeen, watched: _Watched, value: Json) -> bool:
+    def _is_shown(self, message: Frame | None, watched: _Watched, value: Json) -> bool:
         if self._verbose:
             return True
-        if update.frame.opcode.control or lxd.event_type(value) == "logging":
+        if message is None or message.opcode.control or lxd.event_type(value) == "logging":
             return False
-        is_operation = lxd.operation_path(watched.transaction.request.path) is not None
-        return not is_operation or (watched.stream not in _DATA_STREAMS and value is not None)
+        return not watched.is_operation or (watched.stream == "control" and value is not None)
 
     # -- redaction
 
@@ -231,14 +270,25 @@ class Journal:
         return replace(transaction, request=request, response=response)
 
     def _clean_seen(self, seen: lxd.Seen) -> lxd.Seen:
-        operation = replace(seen.operation, err=self._redact_text(seen.operation.err))
-        return replace(seen, operation=operation)
+        state = seen.operation
+        err, description = self._redact_text(state.err), self._redact_text(state.description)
+        return replace(seen, operation=replace(state, err=err, description=description))
 
     def _redact(self, says: Content) -> Content:
         return says if self._redactor is None else self._redactor.content(says)
 
     def _redact_text(self, text: str) -> str:
         return text if self._redactor is None else self._redactor.text(text)
+
+
+def _says(transaction: Transaction, state: State) -> tuple[Content, Content]:
+    """What both bodies say; nothing of one that is still on its way, or secrets would be halved."""
+    asked, answer, over = transaction.request, transaction.response, state == "finished"
+    sent = over or transaction.timing.sent is not None
+    return (
+        content.read(asked.body, asked.headers) if sent else None,
+        content.read(answer.body, answer.headers) if answer is not None and over else None,
+    )
 
 
 def _value(says: Content) -> Json:

@@ -111,12 +111,9 @@ class Wire:
     # -- HTTP
 
     def _follow(self, at: Moment) -> Iterator[Event]:
-        """Read both sides as far as they go: an answer may let held requests be read."""
-        held = None
-        while held is not self._held and self._tunnel is None:
-            held = self._held
-            yield from self._read_requests(at)
-            yield from self._read_responses(at)
+        """Read both sides as far as they go."""
+        yield from self._read_requests(at)
+        yield from self._read_responses(at)
 
     def _read_requests(self, at: Moment) -> Iterator[Event]:
         reader = self._readers[Direction.SENT]
@@ -131,7 +128,7 @@ class Wire:
                     yield self._data(self._sending, Direction.SENT, item.data, at)
                 case http1.End():
                     yield from self._request_over(item, at)
-                case http1.Garbled():
+                case _:  # garbled
                     yield from self._request_garbled(item.reason, at)
         if self._held and reader.pending > HELD_LIMIT:
             yield from self._opaque("too much was sent before the upgrade was granted", at)
@@ -192,7 +189,7 @@ class Wire:
                 case http1.Garbled() if self._answering is not None:
                     exchange = self._answering.exchange
                     yield Garbled(self._connection, exchange, at, Direction.RECEIVED, item.reason)
-                case http1.Garbled():
+                case _:  # garbled before any answer began
                     yield from self._opaque(f"the answer has {item.reason}", at)
 
     def _response(self, head: http1.Head, at: Moment) -> Iterator[Event]:
@@ -220,14 +217,16 @@ class Wire:
         self, asked: _Asked, head: http1.Head, line: tuple[bytes, int, bytes], at: Moment
     ) -> Iterator[Event]:
         self._answering = asked
-        if asked.upgrade:
-            self._held = False
         framing = http1.response_framing(head.headers, line[0], line[1], asked.method)
         if isinstance(framing, str):
             self._readers[Direction.RECEIVED].give_up()
             yield Garbled(self._connection, asked.exchange, at, Direction.RECEIVED, framing)
         else:
             self._readers[Direction.RECEIVED].expect(framing)
+        if asked.upgrade:
+            # Refused: what was held is requests, and their answers may follow in the same read.
+            self._held = False
+            yield from self._read_requests(at)
 
     def _response_over(self, trailers: RawHeaders, at: Moment) -> Iterator[Event]:
         asked = self._due.popleft()

@@ -215,6 +215,7 @@ class Terminal:
         self.fd, self.theirs = pty.openpty()
         self.name = os.ttyname(self.theirs)
         self.heard = b""
+        self.over = False
         self._read = 0
         self.resize(rows, columns)
 
@@ -245,10 +246,12 @@ class Terminal:
         self._read = found + len(text)
         return True
 
-    def listen(self, deadline: float) -> None:
-        """Hear everything until the last process lets go of the terminal."""
+    def ends(self, patience: float = PATIENCE) -> bool:
+        """Hear everything; whether the last process then has let go of the terminal."""
+        deadline = time.monotonic() + patience
         while self._hear(deadline - time.monotonic()):
             pass
+        return self.over
 
     def _hear(self, patience: float) -> bool:
         ready, _, _ = select.select([self.fd], [], [], max(patience, 0))
@@ -257,8 +260,9 @@ class Terminal:
         try:
             heard = os.read(self.fd, 65536)
         except OSError:  # EIO: nobody has it open any more
-            return False
+            heard = b""
         self.heard += heard
+        self.over = not heard
         return bool(heard)
 
     def let_go(self) -> None:
@@ -329,7 +333,7 @@ class _Process:
             with ending(process):
                 terminal.let_go()
                 drive(terminal)
-                terminal.listen(time.monotonic() + PATIENCE)
+                assert terminal.ends(), f"hung, after {terminal.heard!r}"
                 status = process.wait(PATIENCE)
         return (
             shell_status(status),

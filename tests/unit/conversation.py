@@ -1,14 +1,18 @@
 """Conversations between a client and a daemon, as the tests write them down.
 
-``talk(">>", b"GET / HTTP/1.1\\r\\n\\r\\n", "<<", b"HTTP/1.1 200 OK\\r\\n\\r\\n", "<|", "||")`` is one:
-``>>`` lets the client speak, ``<<`` the daemon; each piece of bytes is one read. ``>|`` and ``<|``
-say that one of them has no more to say, ``||`` that the connection is closed. A second passes
-with each word.
+``talk(">>", GET, "<<", OK, "||")`` is one: ``>>`` lets the client speak, ``<<`` the daemon; each
+piece of bytes is one read. ``>|`` and ``<|`` say that one of them has no more to say, ``||`` that
+the connection is closed. A second passes with each word.
 """
 
 from __future__ import annotations
 
+import itertools
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+
+from hypothesis import strategies as st
 
 from lxdtap.events import Event
 from lxdtap.fold import Fold
@@ -143,3 +147,44 @@ def captured(transaction: Transaction) -> bytes:
 def statuses(transactions: list[Transaction]) -> list[int | None]:
     """What each was answered; None where it was not."""
     return [told.response.status if told.response else None for told in transactions]
+
+
+# -- the same in other pieces, and what it costs
+
+
+@st.composite
+def pieces(draw: st.DrawFn, data: bytes) -> list[bytes]:
+    """Some bytes cut in arbitrary places; none of the pieces is empty."""
+    cuts = draw(st.sets(st.integers(1, max(1, len(data) - 1)), max_size=8))
+    places = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
+    return [data[i:j] for i, j in itertools.pairwise(places) if i < j]
+
+
+@st.composite
+def resplit(draw: st.DrawFn, words: Sequence[str | bytes]) -> list[str | bytes]:
+    """The same conversation, each piece of it cut in arbitrary places."""
+    result: list[str | bytes] = []
+    for word in words:
+        result += draw(pieces(word)) if isinstance(word, bytes) else [word]
+    return result
+
+
+def bytewise(*words: str | bytes) -> list[str | bytes]:
+    """The same conversation, one byte at a time."""
+    result: list[str | bytes] = []
+    for word in words:
+        result += [bytes([byte]) for byte in word] if isinstance(word, bytes) else [word]
+    return result
+
+
+def cost(action: Callable[[], object]) -> float:
+    """What an action costs this thread, in seconds of the processor's time: the best of three.
+
+    Good for ratios only: how much more does eight times as much cost?
+    """
+    costs = []
+    for _ in range(3):
+        begun = time.thread_time()
+        action()
+        costs.append(time.thread_time() - begun)
+    return min(costs)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lxdtap import http1
 from lxdtap.transaction import encode
 
-from .conversation import GET, OK, WHY, captured, reply, request, statuses, talk
+from .conversation import (
+    GET,
+    OK,
+    WHY,
+    captured,
+    cost,
+    pieces,
+    reply,
+    request,
+    statuses,
+    talk,
+)
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
 
@@ -284,6 +295,7 @@ def test_pipelined_answers_are_told_apart() -> None:
     assert statuses(talk(">>", GET + GET, "<<", OK + OK).finished) == [200, 200]
 
 
+@settings(deadline=None)
 @given(
     pieces=st.lists(st.binary(min_size=1, max_size=40), max_size=6),
     cuts=st.lists(st.integers(1, 60), max_size=12),
@@ -303,6 +315,7 @@ def test_chunks_decode_to_what_was_encoded(pieces: list[bytes], cuts: list[int])
     assert reader.idle
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=30), max_size=8), st.sampled_from([0, 9, -1, -2]))
 def test_no_byte_is_lost_to_garbage(pieces: list[bytes], framing: int) -> None:
     """A body of anything is read without an error, and never grows."""
@@ -314,3 +327,78 @@ def test_no_byte_is_lost_to_garbage(pieces: list[bytes], framing: int) -> None:
         for item in read(reader):
             size += len(item.data) if isinstance(item, http1.Data) else 0
     assert size <= len(b"".join(pieces))
+
+
+# -- in any pieces, at a bounded cost
+
+
+def items(framing: int, *chunks: bytes) -> list[http1.Item]:
+    """What a reader makes of these bytes; pieces of data that follow each other are one."""
+    reader = http1.Reader()
+    told: list[http1.Item] = []
+    for chunk in chunks:
+        reader.receive(chunk)
+        for item in iter(reader.next, None):
+            if isinstance(item, http1.Head):
+                reader.expect(framing)
+            last = told[-1] if told else None
+            if isinstance(item, http1.Data) and isinstance(last, http1.Data):
+                told[-1] = http1.Data(last.data + item.data)
+            else:
+                told.append(item)
+    return told
+
+
+def test_a_head_in_small_pieces_costs_no_more_towards_its_end() -> None:
+    """A byte of a head is looked at a fixed number of times: no search begins again."""
+    reader = http1.Reader()
+    piece = b"X: 1234567890\r\n" * 4
+
+    def sixteenth() -> None:
+        for _ in range(1024):
+            reader.receive(piece)
+            assert reader.next() is None
+
+    reader.receive(b"GET / HTTP/1.1\r\n")
+    early = cost(sixteenth)  # three of them
+    for _ in range(11):
+        sixteenth()
+    late = cost(sixteenth)
+    assert http1.HEAD_LIMIT - reader.pending < 1 << 17
+    assert late < 8 * early
+
+
+@pytest.mark.parametrize("line", [b" \n", b"\tx\r\n", b"A: b\n", b"\r\n "])
+def test_many_header_lines_are_read_in_linear_time(line: bytes) -> None:
+    """Eight times as many lines, folded or not, take some eight times as long, not sixty-four."""
+    few, many = (b"GET / HTTP/1.1\r\nA: b\n" + line * count for count in (5_000, 40_000))
+    assert cost(lambda: http1.parse_head(many)) < 32 * cost(lambda: http1.parse_head(few))
+
+
+@pytest.mark.parametrize("line", [b"G" + b" " * 500_000, b" " * 500_000, b"G /" + b" H" * 250_000])
+def test_a_start_line_is_read_in_linear_time(line: bytes) -> None:
+    """No start line of any length makes the reader try again and again."""
+    assert http1.request_line(line) is None
+    assert http1.status_line(b"HTTP/1.1" + line) is None
+
+
+def test_a_length_with_a_stray_cr() -> None:
+    """Lengths are trimmed before they are compared, as Go's transfer.go does."""
+    headers = ((b"Content-Length", b"5"), (b"Content-Length", b"5\r"))
+    assert http1.request_framing(headers, b"HTTP/1.1") == 5
+
+
+MESSY = st.lists(
+    st.sampled_from([b"\r", b"\n", b"\r\n\r\n", b" ", b":", b"0", b"5", b"a;", b"HTTP/1.1"])
+    | st.binary(max_size=5),
+    max_size=30,
+).map(b"".join)
+
+
+@settings(deadline=None)
+@given(st.data(), MESSY, st.sampled_from([0, 3, http1.CHUNKED, http1.UNTIL_CLOSE]))
+def test_pieces_do_not_matter(given: st.DataObject, raw: bytes, framing: int) -> None:
+    """No bytes can make it fail, and it does not matter how they are cut."""
+    whole = items(framing, raw)
+    assert items(framing, *given.draw(pieces(raw))) == whole
+    assert items(framing, *(bytes([byte]) for byte in raw)) == whole
