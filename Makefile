@@ -13,8 +13,6 @@ run: $(VENV)/run  ## tap the LXD or Incus daemon of this machine, as a sidecar
 	@$(BIN)/lxdtap run --hello $(ARGS)
 
 test: $(VENV)/dev  ## run all tests; those with real daemons where these are installed
-	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest $(ARGS) tests/unit
 	@$(BIN)/python tests/coverage_gate.py
 	@$(BIN)/python -m pytest $(ARGS) tests/process tests/daemons
 

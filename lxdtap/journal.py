@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import assert_never
 
 from lxdtap import content, lxd
 from lxdtap.content import Content, Document, Json
@@ -153,6 +154,8 @@ class Journal:
                 return self._frame(update)
             case Note():
                 return [NoteEntry(update.text, update.at)]
+            case _:
+                assert_never(update)
 
     def _transaction(
         self, transaction: Transaction, state: State, now: int | None = None

@@ -160,3 +160,26 @@ def test_a_multipart_body_without_its_boundary(kind: str) -> None:
 def test_body_builder() -> None:
     """An empty body says nothing, whatever its headers claim."""
     assert read(Body(), (("Content-Encoding", "gzip"), *MIXED)) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "held"),
+    [("1.5", True), ("-0.25", True), ("1.00000000000000000001", False), ("1e999", False)],
+)
+def test_numbers_are_shown_only_as_they_are(number: str, *, held: bool) -> None:
+    """A number that a double does not hold makes no document."""
+    assert (document(number.encode()) == Document(float(number))) is held
+
+
+def test_too_many_parts_are_not_told_apart() -> None:
+    """A body with more parts than anyone sends is only described."""
+    data = b"--b\r\n\r\nx\r\n" * (content.MOST_PARTS + 1)
+    assert not isinstance(said(data, (("Content-Type", "multipart/mixed; boundary=b"),)), Parts)
+
+
+@pytest.mark.parametrize("piece", ["[", '{"a":', '["', '[\\"', "\r\n--b", "\r\n-", "1"])
+def test_hostile_bodies_raise_nothing(piece: str) -> None:
+    """Four megabytes of anything are read, and in linear time."""
+    data = (piece * ((4 << 20) // len(piece))).encode()
+    assert said(data, JSON) is not None
+    assert said(data, (("Content-Type", "multipart/mixed; boundary=b"),)) is not None

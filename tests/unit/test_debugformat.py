@@ -179,6 +179,10 @@ def test_a_method_is_no_note(method: str) -> None:
 
 
 TUNNEL = Tunnel("websocket", Count(1, 5), Count(2, 10), 1000, ended="the client closed it")
+CLOSED = (
+    "closed after 2.0 s: websocket stdin, sent 5 bytes in 1 frame,"
+    " received 10 bytes in 2 frames, close code 1000"
+)
 OUTCOMES: list[tuple[Transaction, str, str]] = [
     (transaction(answer=response(204)), "finished", "HTTP/204"),
     (transaction(answer=response(304)), "finished", "HTTP/304"),
@@ -193,8 +197,7 @@ OUTCOMES: list[tuple[Transaction, str, str]] = [
     (
         transaction(answer=response(101), tunnel=TUNNEL),
         "finished",
-        "closed after 2.0 s: websocket stdin, "
-        "sent 5 bytes in 1 frame, received 10 bytes in 2 frames, close code 1000",
+        CLOSED,
     ),
     (
         transaction(answer=response(101), tunnel=Tunnel("tls", Count(0, 7))),

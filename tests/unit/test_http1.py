@@ -338,7 +338,7 @@ def items(framing: int, *chunks: bytes) -> list[http1.Item]:
     told: list[http1.Item] = []
     for chunk in chunks:
         reader.receive(chunk)
-        for item in iter(reader.next, None):
+        while (item := reader.next()) is not None:
             if isinstance(item, http1.Head):
                 reader.expect(framing)
             last = told[-1] if told else None

@@ -227,3 +227,29 @@ def test_show_secrets_leaves_all_as_it_was() -> None:
     assert isinstance(entry, TransactionEntry)
     assert entry.transaction == update.transaction
     assert hear(Journal(Selection(secrets=True)), events(), frame_seen(event({}), 5))
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_message_in_fragments_is_told_whole(*, verbose: bool) -> None:
+    """A message's content comes with its last fragment; control frames may stand between."""
+    journal = Journal(Selection(verbose=verbose))
+    journal.hear(events(5))
+    data = builders.json_body(event({"action": "x", "secret": SECRET}, "lifecycle")).captured
+    frames = [
+        Frame(Opcode.TEXT, builders.body(data[:60]), final=False),
+        Frame(Opcode.PING, builders.body(b"")),
+        Frame(Opcode.CONTINUATION, builders.body(data[60:])),
+    ]
+    told = [journal.hear(FrameSeen(5, Direction.RECEIVED, each, AT)) for each in frames]
+    contents = [each.content for one in told for each in one if isinstance(each, FrameEntry)]
+    clean = Document(event({"action": "x", "secret": "REDACTED-1"}, "lifecycle"))
+    assert contents == ([None, None, clean] if verbose else [clean])
+
+
+def test_a_continuation_of_what_was_not_seen() -> None:
+    """A last fragment alone is told as it is."""
+    journal = Journal(Selection())
+    journal.hear(events(5))
+    (told,) = journal.hear(frame_seen(b"rest", 5, Opcode.CONTINUATION))
+    assert isinstance(told, FrameEntry)
+    assert told.frame.opcode is Opcode.CONTINUATION

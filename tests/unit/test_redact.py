@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from lxdtap import debugformat, jsonformat, lineformat, redact
 from lxdtap.content import Binary, Content, Document, Json, Part, Parts, Text
-from lxdtap.entries import Entry
 from lxdtap.journal import Journal, Selection
 from lxdtap.redact import Redactor
 from lxdtap.transaction import Finished, Headers, Note, Opcode, Open, Tunnel, Update, Upgraded
@@ -110,18 +109,19 @@ DOCUMENTS: dict[str, Json] = {
     "a key": {"secret": CANARY, "list": {CANARY: 1}},
 }
 
-LOGGING: dict[str, Json] = {
+LOGGED: list[tuple[str, Json]] = [
+    ("a secret", {"secret": CANARY}),
+    ("an operation", dict(EXEC)),
+    ("a migration", dict(MIGRATION)),
+    ("a TSIG key", {"peers.one.key": CANARY}),
+    ("a private key", {"key": PEM}),
+]
+LOGGING: dict[str, dict[str, Json]] = {
     f"a message that holds {name}, escaped {times} times": event(
         {"message": escaped(json.dumps(value), times), "level": "debug"}, "logging"
     )
     for times in (0, 1, 2)
-    for name, value in (
-        ("a secret", {"secret": CANARY}),
-        ("an operation", EXEC),
-        ("a migration", MIGRATION),
-        ("a TSIG key", {"peers.one.key": CANARY}),
-        ("a private key", {"key": PEM}),
-    )
+    for name, value in LOGGED
 } | {
     "a message that holds a URL": event(
         {"context": {"url": f"/1.0/operations/x/websocket?secret={CANARY}"}}, "logging"
@@ -147,7 +147,7 @@ RECURRING: dict[str, list[Update]] = {
 
 def upgraded(target: str, number: int) -> Update:
     """A websocket."""
-    asked = request("GET", target, headers=(("X-Canary", CANARY),))
+    asked = request("GET", target)
     return Upgraded(
         builders.transaction(asked, response(101), number, Tunnel("websocket", reason="x"))
     )
@@ -158,30 +158,8 @@ def answered(value: Json) -> Update:
     return Finished(builders.transaction(answer=response(202, value)))
 
 
-def logged(updates: Sequence[Update], *, secrets: bool = False) -> list[str]:
-    """What each of the three formats makes of updates, with and without -v."""
-    logs = []
-    for verbose in (False, True):
-        formats: list[Callable[[Entry], str]] = [
-            lambda entry, v=verbose: debugformat.text(entry, verbose=v),  # type: ignore[misc]
-            lambda entry, v=verbose: lineformat.line(entry, verbose=v),  # type: ignore[misc]
-            jsonformat.line,
-        ]
-        for form in formats:
-            journal = Journal(Selection(verbose=verbose, secrets=secrets))
-            opening = [
-                upgraded(f"/1.0/operations/x/websocket?secret={'1' * 64}", 8),
-                upgraded("/1.0/events", 9),
-            ]
-            entries = [entry for update in updates for entry in journal.hear(update)]
-            # Connections are opened afterwards where the log is to know their frames.
-            assert entries or not updates or opening
-            logs.append("".join(form(entry) for entry in entries))
-    return logs
-
-
 def heard(updates: Sequence[Update]) -> str:
-    """All that any format, with and without -v, says of updates between two that have nothing."""
+    """All that any format says of updates, with and without -v."""
     texts = []
     for verbose in (False, True):
         journal = Journal(Selection(verbose=verbose))
@@ -193,3 +171,353 @@ def heard(updates: Sequence[Update]) -> str:
                     jsonformat.line(entry),
                 ]
     return "".join(texts)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_secret_is_nowhere_in_the_document_that_tells_it(name: str) -> None:
+    """Whatever the key or place is that makes it one: no format shows it, verbose or not."""
+    value = DOCUMENTS[name]
+    assert CANARY in json.dumps(value)
+    asked = Finished(builders.transaction(request("POST", data=value), response(202, value)))
+    text = heard([asked, upgraded("/1.0/events", 9), frame_seen(value, 9)])
+    assert "REDACTED-" in text
+    assert CANARY not in text
+
+
+@pytest.mark.parametrize("later", RECURRING)
+@pytest.mark.parametrize("name", ["the answer to an exec", "a cluster's key", "an option"])
+def test_a_secret_that_was_told_is_nowhere_afterwards(name: str, later: str) -> None:
+    """It is known by its value from then on, in URLs, errors, events, headers and output."""
+    target = f"/1.0/operations/x/websocket?secret={CANARY}"
+    updates = [answered(DOCUMENTS[name]), upgraded("/1.0/events", 9), upgraded(target, 8)]
+    text = heard([*updates, *RECURRING[later]])
+    assert CANARY not in text
+    numbers = set(re.findall(r"REDACTED-\d+", heard([*updates, *RECURRING[later]])))
+    assert len(numbers) <= 3, "one secret, one placeholder; an exec's answer has three"
+
+
+@pytest.mark.parametrize("name", LOGGING)
+def test_a_logging_event_is_the_first_to_tell_a_secret(name: str) -> None:
+    """Even before any answer was seen, escaped copies of documents are read in messages."""
+    events = [upgraded("/1.0/events", 9), frame_seen(LOGGING[name], 9)]
+    assert CANARY in str(LOGGING[name])
+    assert CANARY not in heard(events)
+
+
+@pytest.mark.parametrize("cut", range(20, 90, 7))
+def test_a_document_that_was_cut(cut: int) -> None:
+    """What is left of a document that broke off is text, and read as such."""
+    data = json.dumps({"a": 1, "core.trust_password": CANARY, "b": 2})[:cut]
+    broken = builders.transaction(request("PUT", data=data), None, broken="client left")
+    text = heard([Finished(broken)])
+    assert CANARY[: max(4, cut - 35)] not in text
+
+
+def test_a_body_that_is_still_on_its_way_teaches_nothing() -> None:
+    """A half of a secret is not taken for one; the whole one is known when it has come."""
+    half = response(200, '{"secret": "' + CANARY[:30])
+    update = builders.transaction(request(data='{"secret": "' + CANARY[:20]), half)
+    on_its_way = replace(update, timing=replace(update.timing, sent=None, ended=None))
+    whole = answered({"secret": CANARY})
+    again = Finished(builders.transaction(request("GET", f"/1.0/{CANARY}")))
+    text = heard([Open(on_its_way, 9), whole, again])
+    assert CANARY[:12] not in text
+    assert "/1.0/REDACTED-1 " in text
+
+
+def test_a_secret_split_over_frames() -> None:
+    """A message in fragments is read as a whole, so that no half of a secret is printed."""
+    text = json.dumps(event({"secret": CANARY}, "logging"))
+    at = text.index(CANARY) + 30
+    pieces = [
+        replace(frame_seen(), frame=builders.frame(text[:at], final=False)),
+        replace(frame_seen(), frame=builders.frame(b"", Opcode.CONTINUATION, final=False)),
+        replace(frame_seen(), frame=builders.frame(text[at:], Opcode.CONTINUATION)),
+    ]
+    log = heard([upgraded("/1.0/events", 1), *pieces])
+    assert CANARY[:12] not in log
+    assert CANARY[-12:] not in log
+    assert '"secret": "REDACTED-1"' in log
+
+
+HEADERS: list[tuple[str, str, str]] = [
+    ("Authorization", f"Bearer {CANARY}", "Bearer REDACTED-1"),
+    ("authorization", CANARY, "REDACTED-1"),
+    ("Proxy-Authorization", f"Basic {CANARY}", "Basic REDACTED-1"),
+    ("Cookie", f"session={CANARY}; other={CANARY}", "session=REDACTED-1; other=REDACTED-1"),
+    ("Cookie", CANARY, "REDACTED-1"),
+    ("Set-Cookie", f"session={CANARY}; Path=/", "session=REDACTED-1; Path=/"),
+    ("Macaroons", CANARY, "REDACTED-1"),
+    ("X-LXD-oidc-access", CANARY, "REDACTED-1"),
+    ("X-Incus-OIDC-refresh", CANARY, "REDACTED-1"),
+    ("X-LXD-secret", CANARY, "REDACTED-1"),
+    ("X-LXD-properties", f"a=b&secret={CANARY}", "a=b&secret=REDACTED-1"),
+    ("Location", f"/x?secret={CANARY}", "/x?secret=REDACTED-1"),
+    ("X-Lxd-Fingerprint", FINGERPRINT, FINGERPRINT),
+    ("Token-Expiry", "3h", "3h"),
+    ("X-Secret", "", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "clean"), HEADERS)
+def test_headers(name: str, value: str, clean: str) -> None:
+    """Credentials in headers are replaced; their kinds and neighbours are left to read."""
+    assert Redactor().headers(((name, value),)) == ((name, clean),)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(n, v) for n, v, _ in HEADERS if CANARY in v and n != "X-LXD-properties"]
+)
+def test_headers_of_a_request_that_could_not_be_read(name: str, value: str) -> None:
+    """Its raw bytes are its body, and the lines in them are headers still."""
+    raw = f"GET /1.0 HTTP/1.1\r\nHost: x\r\n{name}: {value}\r\nbroken header\r\n\r\n"
+    asked = builders.transaction(request("GET", data=raw, garbled="a header without a colon"))
+    assert CANARY not in heard([Finished(asked)])
+
+
+TEXTS = [
+    ('{"secret": "x", "broken', '{"secret": "REDACTED-1", "broken'),
+    (r'{"secret":"a\"b\\c"]', '{"secret":"REDACTED-1"]'),
+    (r'"{\"token\":\"a\\\"b\",\"x\":\"y\"}', r'"{\"token\":\"REDACTED-1\",\"x\":\"y\"}'),
+    ('{"password":"cut', '{"password":"REDACTED-1'),
+    (r'{"password":"cut\u00', '{"password":"REDACTED-1'),
+    ('{"peers.a.b.key" : "x"}', '{"peers.a.b.key" : "REDACTED-1"}'),
+    ("PASSWORD=hunter2 x", "PASSWORD=REDACTED-1 x"),
+    ('password="hunter2 x" y', 'password="REDACTED-1" y'),
+    (r"--token=\"a b\" c", r"--token=\"REDACTED-1\" c"),
+    ("/1.0?a=b&secret=%2Fx&c=d", "/1.0?a=b&secret=REDACTED-1&c=d"),
+    ("x=password=hunter2", "x=password=REDACTED-1"),
+    ("chpasswd:\n  password: hunter2\n  x: y\n", "chpasswd:\n  password: REDACTED-1\n  x: y\n"),
+    ("https://me:pw@host/x", "https://me:REDACTED-1@host/x"),
+    ("https://host:8443/x@y", "https://host:8443/x@y"),
+    (
+        "a -----BEGIN PRIVATE KEY-----\nx\ny\n-----END PRIVATE KEY----- b",
+        "a -----BEGIN PRIVATE KEY-----REDACTED-1-----END PRIVATE KEY----- b",
+    ),
+    ("-----BEGIN RSA PRIVATE KEY-----\nthe rest", "-----BEGIN RSA PRIVATE KEY-----REDACTED-1"),
+]
+
+
+@pytest.mark.parametrize(("text", "clean"), TEXTS)
+def test_text(text: str, clean: str) -> None:
+    """In text that is no document, secrets are known by what stands before them."""
+    assert Redactor().text(text) == clean
+
+
+PUBLIC: list[Json] = [
+    {"api_extensions": ["image_create_secret_aliases", "token_auth"]},
+    {"certificate_fingerprint": FINGERPRINT, "fingerprint": FINGERPRINT},
+    {"certificate": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"},
+    {"core.remote_token_expiry": "3h", "cluster.join_token_expiry": "1d", "expires_at": "x"},
+    {"core.trust_password": True, "password": None, "secret": "", "x": 1.5},
+    {"config": {"limits.cpu": "2", "volatile.base_image": FINGERPRINT, "user.name": "key: x"}},
+    {"status": "Success", "metadata": {"id": builders.UUID, "class": "task", "metadata": {}}},
+    "just text: with a colon, an = and an @",
+]
+
+
+@pytest.mark.parametrize("value", PUBLIC)
+def test_what_is_not_secret_stays(value: Json) -> None:
+    """Extensions, fingerprints, certificates and ordinary config are what one debugs with."""
+    assert cleaned(value) == value
+
+
+def test_a_password_of_digits() -> None:
+    """What should have been a string is a password still; a count or a switch is not text."""
+    secret: Json = {"password": 12345678, "tokens": [True, 1.5], "n": 12345678}
+    assert cleaned(secret) == {
+        "password": "REDACTED-1",
+        "tokens": [True, "REDACTED-2"],
+        "n": 12345678,
+    }
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_an_odd_secret_is_known_in_every_spelling(times: int) -> None:
+    """What JSON or a URL spells differently is the same secret there, with the same placeholder."""
+    redactor = learned(ODD)
+    message = escaped(f"-p {ODD}!", times)
+    assert redactor.text(message) == "-p REDACTED-1!"
+    assert redactor.text("/1.0/x?y=Canary%20%22of%5Ca%3Ccoal%3E%26mine%2F42&z") == (
+        "/1.0/x?y=REDACTED-1&z"
+    )
+    named = escaped(json.dumps({"secret": ODD}), times)
+    assert "REDACTED-1" in Redactor().text(named)
+    assert redactor.text(named) == escaped('{"secret": "REDACTED-1"}', times)
+
+
+def test_the_same_key_in_lines_and_in_one() -> None:
+    """A private key's line ends are written in many ways; it is the same key."""
+    redactor = Redactor()
+    first, second = redactor.text(PEM), redactor.text(escaped(PEM, 2))
+    assert re.findall(r"REDACTED-\d+", first + second) == ["REDACTED-1"] * 2
+
+
+def test_secrets_within_words_and_within_secrets() -> None:
+    """Several in one word are all found, and of those that begin alike the longest."""
+    redactor = learned("abcdefghijkl", "abcdefghijklmnop", "one two three", "one two three four")
+    assert redactor.text("nabcdefghijklmnop_abcdefghijklm-") == "nREDACTED-2_REDACTED-1m-"
+    assert redactor.text("one two three four, one two three") == "REDACTED-4, REDACTED-3"
+
+
+def test_a_secret_that_is_a_spelling_of_another() -> None:
+    """Where two secrets would read alike, the one that was told first is meant."""
+    redactor = learned(escaped(ODD), ODD)
+    assert redactor.text(f"{escaped(ODD)} {ODD}") == "REDACTED-1 REDACTED-2"
+
+
+def test_short_secrets_are_not_looked_for() -> None:
+    """A password of ``lxd`` must not take every ``lxd`` out of the log; it goes where it stands."""
+    redactor = learned("lxd")
+    assert redactor.text("/var/lib/lxd and password=lxd") == "/var/lib/lxd and password=REDACTED-1"
+
+
+def test_placeholders_are_not_secrets() -> None:
+    """What was redacted before stays as it is."""
+    assert cleaned({"secret": "REDACTED-7"}) == {"secret": "REDACTED-7"}
+
+
+@pytest.mark.parametrize("kind", ["{} word-like", "{}-word"])
+def test_memory_is_bounded(kind: str) -> None:
+    """After very many secrets the oldest are forgotten; the newest are known."""
+    redactor = Redactor()
+    many = [kind.format(f"{n:012}") for n in range(redact.REMEMBERED + 2)]
+    redactor.content(Document({"token": list(many)}))
+    again: Json = {"token": [many[-1], many[0]]}
+    clean = redactor.content(Document(again))
+    newest = len(many)
+    assert clean == Document({"token": [f"REDACTED-{newest}", f"REDACTED-{newest + 1}"]})
+    assert redactor.text(f"x {many[-2]} y") == f"x REDACTED-{newest - 1} y"
+
+
+def test_secrets_that_begin_alike() -> None:
+    """Of very many that one issuer made, the newest are looked for."""
+    tokens = [f"eyJhbGciOiJIUzI1NiIs{n:04}" for n in range(redact.ALIKE + 1)]
+    redactor = learned(*tokens)
+    assert redactor.text(tokens[-1]) == f"REDACTED-{len(tokens)}"
+    assert redactor.text(tokens[0]) == tokens[0]
+
+
+def test_parts_and_bytes() -> None:
+    """The parts of a body are bodies with headers; bytes that cannot be looked through go."""
+    part = Part((("X-Secret", CANARY),), Text(f"password={CANARY}"))
+    parts = Parts((part, Part((), None)), 9, "0" * 64, "multipart/form-data")
+    clean = Part((("X-Secret", "REDACTED-1"),), Text("password=REDACTED-1"))
+    redactor = Redactor()
+    assert redactor.content(parts) == replace(parts, parts=(clean, Part((), None)))
+    assert redactor.content(Binary(3, "0" * 64, kept=b"abc")) == Binary(3, "0" * 64)
+    assert redactor.content(None) is None
+
+
+def test_a_multipart_body() -> None:
+    """Secrets in a part's headers and in its document are found behind the boundary."""
+    headers: Headers = (("Content-Type", "multipart/form-data; boundary=b"),)
+    raw = (
+        f"--b\r\nX-LXD-secret: {CANARY}\r\nContent-Type: application/json\r\n\r\n"
+        f'{{"password": "{CANARY}"}}\r\n--b--\r\n'
+    )
+    text = heard([Finished(builders.transaction(request("POST", data=raw, headers=headers)))])
+    assert '"password": "REDACTED-1"' in text
+    assert CANARY not in text
+
+
+def test_show_secrets() -> None:
+    """With ``--show-secrets`` all is as it was on the wire."""
+    journal = Journal(Selection(secrets=True))
+    update = answered({"secret": CANARY})
+    assert CANARY in "".join(debugformat.text(entry) for entry in journal.hear(update))
+    assert journal.hear(Note("x", AT))
+
+
+# -- properties
+
+PIECES = st.sampled_from(
+    [
+        *(
+            '"',
+            '\\"',
+            "\\",
+            "{",
+            "}",
+            ":",
+            ": ",
+            ",",
+            "=",
+            "&",
+            "?",
+            "@",
+            "://",
+            "\n",
+            " ",
+            "-",
+            ".",
+        ),
+        *("password", "secret", "token", "peers.", ".key", "expiry", "Cookie", "authorization"),
+        *("-----BEGIN PRIVATE KEY-----", "-----END", "REDACTED-1", "control", "fds", "a", "\u00e9"),
+        *("Bearer ", CANARY, ODD, "abcdefghijklmnop"),
+    ]
+)
+HOSTILE = st.lists(PIECES, max_size=20).map("".join)
+JSON_VALUES: st.SearchStrategy[Json] = st.recursive(
+    st.none() | st.booleans() | st.integers() | HOSTILE,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(HOSTILE, inner, max_size=4),
+    max_leaves=12,
+)
+CONTENTS: st.SearchStrategy[Content] = st.builds(Document, JSON_VALUES) | st.builds(Text, HOSTILE)
+
+
+@given(CONTENTS)
+def test_redaction_is_idempotent(says: Content) -> None:
+    """What was redacted is left as it is, by the same redactor and by one that knows nothing."""
+    redactor = Redactor()
+    clean = redactor.content(says)
+    assert redactor.content(clean) == clean
+
+
+@given(st.lists(HOSTILE, max_size=4), st.text(min_size=12, max_size=40))
+def test_a_known_secret_is_in_no_text(texts: list[str], secret: str) -> None:
+    """Once told, a secret of 12 characters or more is in nothing that comes out."""
+    redactor = learned(secret)
+    clean = redactor.text(f"{secret} ".join(["", *texts, ""]))
+    assert secret not in clean or "REDACTED-" in secret
+
+
+@given(st.text(min_size=1), st.integers(0, 3))
+def test_any_password_is_found_at_any_depth(password: str, times: int) -> None:
+    """However often JSON was put into JSON, the string ends where it ends."""
+    before, after = '{"a": "b", "x password": "', '", "c": "d"}'
+    message = escaped(before + escaped(password) + after, times)
+    clean = f"{before}REDACTED-1{after}"
+    assert Redactor().text(message) == escaped(clean, times)
+
+
+SIZE = 1 << 18
+FLOODS = {
+    repr(text[:20]): text
+    for text in (
+        *("a-" * (SIZE // 2), "a" * SIZE, "." * SIZE, '"' * SIZE, "\\" * SIZE, '\\"' * (SIZE // 2)),
+        *("password" * (SIZE // 8), '"' + "password" * (SIZE // 8), "password=" * (SIZE // 9)),
+        *("peers." * (SIZE // 6), '"' + "peers." * (SIZE // 6), '"password":"' + "\\x" * SIZE),
+        *('"password":"x",' * (SIZE // 15), "expi" * (SIZE // 4), "secret: " * (SIZE // 8)),
+        *("://:" * (SIZE // 4) + "@", "://" + "a" * SIZE + "@", '"a"' + " " * SIZE, "\t" * SIZE),
+        *("-----BEGIN " * (SIZE // 11), "-----BEGIN PRIVATE KEY-----" * (SIZE // 27)),
+    )
+}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("flood", FLOODS)
+def test_hostile_text_costs_time_in_proportion_to_its_length(flood: str) -> None:
+    """What looks like the beginning of a secret again and again is looked through once."""
+    redactor = learned("abcdefghijklmnop", "a" * 14, "a" * 13 + "b", ODD)
+    redactor.text(FLOODS[flood])
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", ["odd secret {}", "aaaaaaaaaaaa{}"])
+def test_very_many_secrets_do_not_slow_it_down(kind: str) -> None:
+    """A document of secrets costs time in proportion to its length too."""
+    redactor = Redactor()
+    many = [kind.format(number) for number in range(4_000)]
+    redactor.content(Document({"token": list(many)}))
+    redactor.content(Document(list(many)))
