@@ -244,8 +244,9 @@ class Journal:
     def _clean(self, entry: TransactionEntry) -> TransactionEntry:
         if self._redactor is None:
             return entry
-        # Bodies first: an answer tells the secrets that its own target may hold.
-        response, request = self._redact(entry.response), self._redact(entry.request)
+        # In this order: an answer may echo what was asked, and tell the secrets that its own
+        # target holds.
+        request, response = self._redact(entry.request), self._redact(entry.response)
         return replace(
             entry,
             transaction=self._clean_transaction(entry.transaction),

@@ -382,6 +382,19 @@ def test_a_start_line_is_read_in_linear_time(line: bytes) -> None:
     assert http1.status_line(b"HTTP/1.1" + line) is None
 
 
+def test_a_line_folded_onto_a_long_value_costs_no_more() -> None:
+    """Joining folded lines does not copy what was joined before."""
+    head, folds = b"GET / HTTP/1.1\r\nA: ", b"\n b" * 4000
+    short, long = (head + b"a" * size + folds for size in (1, 500_000))
+    assert cost(lambda: http1.parse_head(long)) < 8 * cost(lambda: http1.parse_head(short))
+
+
+def test_a_chunk_size_with_a_stray_cr() -> None:
+    """White space after a chunk's size does not matter, as Go's chunked.go trims it."""
+    ended = [http1.Data(b"a"), http1.End()]
+    assert items(http1.CHUNKED, GET + b"1 \t\r\r\na\r\n0\r\n\r\n")[1:] == ended
+
+
 def test_a_length_with_a_stray_cr() -> None:
     """Lengths are trimmed before they are compared, as Go's transfer.go does."""
     headers = ((b"Content-Length", b"5"), (b"Content-Length", b"5\r"))

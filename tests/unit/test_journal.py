@@ -253,3 +253,14 @@ def test_a_continuation_of_what_was_not_seen() -> None:
     (told,) = journal.hear(frame_seen(b"rest", 5, Opcode.CONTINUATION))
     assert isinstance(told, FrameEntry)
     assert told.frame.opcode is Opcode.CONTINUATION
+
+
+def test_an_answer_that_echoes_what_was_asked() -> None:
+    """A password is hidden in the answer too, under whatever name it comes back."""
+    request = builders.request("POST", "/1.0/x", {"password": "correct-horse-battery"})
+    response = builders.response(400, {"error": "bad: correct-horse-battery"})
+    said = hear(Journal(Selection()), Finished(builders.transaction(request, response)))
+    [entry] = said
+    assert isinstance(entry, TransactionEntry)
+    assert entry.response == Document({"error": "bad: REDACTED-1"})
+    assert entry.error == "bad: REDACTED-1"

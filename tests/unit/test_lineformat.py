@@ -62,6 +62,12 @@ def test_troubles(entry: TransactionEntry, end: str) -> None:
     assert words(entry).endswith(end)
 
 
+def test_an_error_stays_between_its_quotation_marks() -> None:
+    """A quotation mark in the daemon's words does not end them."""
+    entry = TransactionEntry(GET, error='no "x" by=lxdtap')
+    assert words(entry).endswith(' error="no \\x22x\\x22 by=lxdtap"')
+
+
 def test_a_tunnel() -> None:
     """An upgraded connection's sizes are of the data it carried; its stream is named."""
     tunnel = Tunnel("websocket", Count(1, 5), Count(2, 3_200_000))

@@ -24,6 +24,8 @@ from lxdtap.websocket import (
     unmask,
 )
 
+from .conversation import cost
+
 LIMIT = 1 << 16
 DEFLATE = "permessage-deflate"
 
@@ -187,6 +189,22 @@ def test_a_block_marked_as_the_last_is_followed_by_padding() -> None:
     wire = compressed(data, 0x41) + compressed(b"\x00", 0x80) + compressed(data)
     told = hear(wire, inflater=Inflater(takeover=True))
     assert [one.payload.captured for one in told] == [b"hello", b"", b"hello"]
+
+
+def test_what_follows_the_last_block_does_not_pile_up() -> None:
+    """Bytes after a block marked as the last are dropped, however many come."""
+    inflater = Inflater(takeover=True)
+    stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    assert inflater.inflate(stream.compress(b"a") + stream.flush(), final=False) == b"a"
+
+    def more() -> None:
+        for _ in range(100):
+            assert inflater.inflate(bytes(1 << 14), final=False) == b""
+
+    early = cost(more)  # three of them
+    for _ in range(6):
+        more()
+    assert cost(more) < 3 * early + 0.001
 
 
 def test_what_does_not_decompress_is_left_to_be_counted() -> None:

@@ -306,6 +306,14 @@ def test_a_refusal_may_come_before_the_body_ends() -> None:
     assert told[0].request.body.captured == b"abcd"
 
 
+def test_a_body_that_ends_during_the_refusal_holds_nothing() -> None:
+    """A refusal that has begun is a verdict, though neither message has come to its end."""
+    head = UPGRADE[:-2] + b"Content-Length: 4\r\n\r\n"
+    here = talk(">>", head + b"ab", "<<", LONG_OK, ">>", b"cd" + GET, "<<", b"longer" + OK)
+    assert statuses(here.finished) == [200, 200]
+    assert here.wire.idle
+
+
 def test_an_upgrade_may_have_a_body() -> None:
     """The body is the request's, what follows it the tunnel's."""
     head = UPGRADE[:-2] + b"Content-Length: 4\r\n\r\n"
