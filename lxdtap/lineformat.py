@@ -119,11 +119,6 @@ def _frame(entry: FrameEntry, paint: Paint) -> Iterator[str]:
         yield paint("bad", _quoted("error", entry.error))
 
 
-def _quoted(text: str) -> str:
-    """Text for between quotation marks: none of its own can end it."""
-    return escape(text).replace('"', "\\x22")
-
-
 def _operation_line(entry: OperationEntry, paint: Paint) -> Iterator[str]:
     seen = entry.seen
     yield clock(entry.at.wall)

@@ -65,7 +65,7 @@ def test_troubles(entry: TransactionEntry, end: str) -> None:
 def test_an_error_stays_between_its_quotation_marks() -> None:
     """A quotation mark in the daemon's words does not end them."""
     entry = TransactionEntry(GET, error='no "x" by=lxdtap')
-    assert words(entry).endswith(' error="no \\x22x\\x22 by=lxdtap"')
+    assert words(entry).endswith(' error="no \\"x\\" by=lxdtap"')
 
 
 def test_a_tunnel() -> None:
