@@ -252,7 +252,7 @@ def parse(log: str) -> list[Block]:
     for number, block in enumerate(texts, start=1):
         try:
             blocks.append(_block(block))
-        except (IndexError, ValueError) as error:
+        except (IndexError, RecursionError, ValueError) as error:
             first = block.partition("\n")[0]
             raise ValueError(f"block {number} is not DEBUG text: {first!r}") from error
     return blocks

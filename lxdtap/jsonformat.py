@@ -30,7 +30,7 @@ def line(entry: Entry) -> str:
     text = json.dumps(_object(entry), separators=(",", ":"))
     if "\\ud" in text:
         text = _ESCAPE.sub(lambda m: "\\ufffd" if m["lone"] else m[0], text)
-    return text + "\n"
+    return text.replace("\x7f", "\\u007f") + "\n"  # json takes DEL for a printable character
 
 
 def timestamp(wall: int) -> str:

@@ -185,7 +185,7 @@ _SETTLING = (
     (r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?( ?(Z|UTC|[+-]\d\d:?\d\d))?", "<time>"),
     (r"[A-Z][a-z]{2} \d{1,2}, \d{4} at \d{1,2}:\d\d[ap]m \(UTC\)", "<time>"),
     (r"\d+(\.\d+)? ?[kMG]?i?B/s", "<speed>"),
-    (r"(?<=: )\d+(\.\d+)?[kMG]?i?B\b", "<size>"),
+    (r"(?<=: )\d+(\.\d+)?[kKMG]?i?B\b", "<size>"),
     (r"(?<=\(in seconds\): )\d+", "<seconds>"),
     (r"(?<=Processes: )-?\d+", "<processes>"),
 )

@@ -297,6 +297,8 @@ class Daemon:
 
         Where that fails it is said once; the next tests start from what there is.
         """
+        if self.state() == self.base:
+            return
         _Reset(self).everything()
         before, self.base = self.base, self.state()
         if before != self.base:

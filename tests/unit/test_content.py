@@ -183,3 +183,49 @@ def test_hostile_bodies_raise_nothing(piece: str) -> None:
     data = (piece * ((4 << 20) // len(piece))).encode()
     assert said(data, JSON) is not None
     assert said(data, (("Content-Type", "multipart/mixed; boundary=b"),)) is not None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        '{"a": 1}'.encode("utf-16"),
+        b'{"a": "\xed\xa0\x80\xed\xb0\x80"}',
+        b'\xef\xbb\xbf{"a": 1}',
+        b"1e-99999999999999999999999",
+        b'{"a": 1} {"b": 2}',
+        b'{"a": 1e-400}',
+    ],
+)
+def test_json_that_another_reader_would_guess_at(data: bytes) -> None:
+    """Only strict UTF-8, one document and numbers that are held exactly make a document."""
+    assert document(data) is None
+    assert isinstance(said(data, JSON), (Text, Binary))
+
+
+def test_half_a_character_in_a_string() -> None:
+    """JSON may spell a lone surrogate; the document holds it."""
+    assert document(b'["\\ud800", "\\ud83d\\ude00"]') == Document(["\ud800", "\U0001f600"])
+
+
+def test_what_follows_packed_data_is_not_left_out() -> None:
+    """Of two gzip members the first is not shown as if it were all."""
+    packed = gzip.compress(b'{"a": 1}') * 2
+    assert isinstance(said(packed, (*JSON, ("Content-Encoding", "gzip"))), Binary)
+
+
+@pytest.mark.timeout(20)
+def test_parts_within_parts_are_not_followed() -> None:
+    """However deep they go, a part of a part is text or bytes."""
+    inner = b"--b\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+    headers = (("Content-Type", "multipart/mixed; boundary=a"),)
+    says = said(b"--a\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n" + inner * 50, headers)
+    assert isinstance(says, Parts)
+    assert [type(part.content) for part in says.parts] == [Text]
+
+
+def test_a_boundary_is_a_whole_line() -> None:
+    """A line that only begins like the boundary is the part's own."""
+    data = multipart(b"\r\nx\r\n--b12\r\ny")
+    says = said(data, MIXED)
+    assert isinstance(says, Parts)
+    assert says.parts == (Part((), Text("x\r\n--b12\r\ny")),)

@@ -305,7 +305,10 @@ def test_a_block_cut_off_at_the_end_is_left_out() -> None:
     assert len(debugformat.parse(written + written[:-3])) == 1
 
 
-@pytest.mark.parametrize("block", ["", "GET\n", "GET u\n{\n", "GET u HTTP/200\n<x, 1 bytes\n\t-\n"])
+@pytest.mark.parametrize(
+    "block",
+    ["", "GET\n", "GET u\n{\n", "GET u HTTP/200\n<x, 1 bytes\n\t-\n", "GET u\n" + "[" * 100_000],
+)
 def test_what_is_no_debug_text_is_refused(block: str) -> None:
     """The message names the block that cannot be read."""
     with pytest.raises(ValueError, match="block 1 is not DEBUG text"):

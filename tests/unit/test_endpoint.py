@@ -118,3 +118,25 @@ def test_client_environment() -> None:
         "LXD_SOCKET": "/t/unix.socket",
     }
     assert client_environment("incus", "/s")["INCUS_DIR"] == "/"
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("unix://a/b", "a/b"),
+        ("unix:a", "a"),
+        ("http+unix:///a/b", "/a/b"),
+        ("http+unix://%2Fa+b/1.0/instances", "/a b"),
+        ("/a:b", "/a:b"),
+    ],
+)
+def test_odd_spellings(text: str, path: str) -> None:
+    """``unix:`` is taken off as LXD takes it off; of a URL the authority is the socket."""
+    assert socket_path(text) == path
+
+
+@pytest.mark.parametrize("text", ["unix:", "unix://", "http+unix://"])
+def test_an_address_without_a_path(text: str) -> None:
+    """A scheme alone names no socket."""
+    with pytest.raises(ValueError, match="not the path of a unix socket"):
+        socket_path(text)

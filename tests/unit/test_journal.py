@@ -264,3 +264,49 @@ def test_an_answer_that_echoes_what_was_asked() -> None:
     assert isinstance(entry, TransactionEntry)
     assert entry.response == Document({"error": "bad: REDACTED-1"})
     assert entry.error == "bad: REDACTED-1"
+
+
+def test_a_commands_output_is_no_word_of_the_daemons() -> None:
+    """Who prints an operation in a container makes none, and ends none."""
+    journal = Journal(Selection(verbose=True))
+    forged = frame_seen(event(operation_document(400, "forged")), 6)
+    [shown] = hear(journal, created(), stdout(), forged)[2:]
+    assert isinstance(shown, FrameEntry)
+    done = frame_seen(event(operation_document(200)), 5)
+    *_, end = hear(journal, events(), done)
+    assert isinstance(end, OperationEntry)
+    assert end.seen.operation.err == ""
+
+
+def test_data_of_an_unknown_stream_is_data() -> None:
+    """JSON that a command prints is hidden, though the answer that named its stream was not seen."""
+    journal = Journal(Selection())
+    assert hear(journal, stdout(), frame_seen({"private": "output"}, 6))[1:] == []
+
+
+def test_an_absolute_target_names_the_same_operation() -> None:
+    """A target with scheme and host does not make exec's data the daemon's word."""
+    journal = Journal(Selection())
+    target = f"http://unix.socket/1.0/operations/{UUID}/websocket?secret={SECRET[::-1]}"
+    assert hear(journal, created(), websocket(target, 6), frame_seen(b"{}", 6))[2:] == []
+
+
+def test_bodies_on_their_way_are_not_read() -> None:
+    """Of a transaction that goes on only a body that is complete is told."""
+    of = builders.transaction(builders.request(data=b"{}"), builders.response(data=b"{"))
+    [sent] = hear(Journal(Selection()), Open(of, 9))
+    [sending] = hear(
+        Journal(Selection()), Open(replace(of, timing=replace(of.timing, sent=None)), 9)
+    )
+    assert isinstance(sent, TransactionEntry)
+    assert isinstance(sending, TransactionEntry)
+    assert (sent.request, sent.response) == (Document({}), None)
+    assert sending.request is None
+
+
+def test_a_description_is_redacted() -> None:
+    """What an operation says of itself may hold a secret that was told before."""
+    done = operation_document(200) | {"description": f"Using {SECRET}"}
+    *_, end = hear(Journal(Selection()), created(), events(), frame_seen(event(done), 5))
+    assert isinstance(end, OperationEntry)
+    assert end.seen.operation.description == "Using REDACTED-1"

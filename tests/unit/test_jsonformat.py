@@ -106,3 +106,24 @@ def test_an_unanswered_transaction_has_nulls() -> None:
 def test_times_are_in_utc(wall: int, written: str) -> None:
     """A time is written to the microsecond, in UTC."""
     assert jsonformat.timestamp(wall) == written
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("\ud83dx", "\ufffdx"),
+        ("\udc80", "\ufffd"),
+        ("\ude00\ud83d", "\ufffd\ufffd"),
+        ("\U0001f600\ud83d", "\U0001f600\ufffd"),
+        ("\\ud800 \\\\ud800", "\\ud800 \\\\ud800"),
+        ("\\\ud800", "\\\ufffd"),
+        ("\x7f\x1b\x9b\u202e", "\x7f\x1b\x9b\u202e"),
+    ],
+)
+def test_half_characters_become_whole_ones(text: str, told: str) -> None:
+    """Strict JSON readers refuse a lone surrogate; all else is told as it was, escaped."""
+    assert read(entry(asked=Document({"a": text})))["request"] == {
+        "headers": [],
+        "size": 0,
+        "body": {"json": {"a": told}},
+    }

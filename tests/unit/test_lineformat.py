@@ -6,6 +6,8 @@ import re
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lxdtap.entries import Entry, FrameEntry, NoteEntry, OperationEntry, TransactionEntry
 from lxdtap.lineformat import clock, line, size
@@ -16,6 +18,9 @@ from . import builders
 
 AT = Moment(0, builders.WALL)
 UUID = builders.UUID
+FORBIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 GET = builders.transaction(builders.request(), builders.response(200, b"{}"), number=7)
 
 
@@ -119,3 +124,36 @@ def test_size(count: int, shown: str) -> None:
 def test_clock() -> None:
     """Local time to the millisecond."""
     assert re.fullmatch(r"\d\d:\d\d:20\.123", clock(builders.WALL))
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        ('no "c1"', r'error="no \"c1\""'),
+        ("two\nlines", r'error="two\x0alines"'),
+        ("\x1b[2J\x9b\u202e\ud800", r'error="\x1b[2J\u009b\u202e\ud800"'),
+        ('x" 200', r'error="x\" 200"'),
+    ],
+)
+def test_an_error_stays_between_its_quotes(error: str, shown: str) -> None:
+    """What a daemon says cannot pass for a word of the log's own, nor for a line."""
+    assert words(TransactionEntry(GET, error=error)).endswith(f" {shown}")
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=20), st.booleans())
+def test_nothing_forges_a_line(word: str, verbose: bool) -> None:
+    """Whatever the traffic holds, an entry has one line, with nothing that a terminal obeys."""
+    tunnel = Tunnel(word, reason=word, ended=word)
+    asked = builders.request(word, word, garbled=word)
+    of = replace(GET, request=asked, broken=word, tunnel=tunnel)
+    told = Seen(Operation(word, word, 400, word), 3, news=True)
+    entries: list[Entry] = [
+        TransactionEntry(of, error=word, operation=told, stream=word),
+        FrameEntry(of, Direction.SENT, Frame(Opcode.TEXT, Body()), None, AT, word, word),
+        OperationEntry(told, AT),
+        NoteEntry(word, AT),
+    ]
+    for entry in entries:
+        text = line(entry, verbose=verbose)
+        assert text.count("\n") <= 1
+        assert FORBIDDEN.search(text.removesuffix("\n")) is None
