@@ -307,7 +307,13 @@ def test_a_block_cut_off_at_the_end_is_left_out() -> None:
 
 @pytest.mark.parametrize(
     "block",
-    ["", "GET\n", "GET u\n{\n", "GET u HTTP/200\n<x, 1 bytes\n\t-\n", "GET u\n" + "[" * 100_000],
+    [
+        "",
+        "GET\n",
+        "GET u\n{\n",
+        "GET u HTTP/200\n<x, 1 bytes\n\t-\n",
+        "GET u\n" + "[" * 100_000 + "\n",
+    ],
 )
 def test_what_is_no_debug_text_is_refused(block: str) -> None:
     """The message names the block that cannot be read."""
