@@ -20,6 +20,8 @@ TEXT_LIMIT = 64 << 10
 """Bytes of text that are shown; a longer one is described."""
 DEEPEST = 100
 """Levels of nesting in JSON that are followed; LXD's documents have about ten."""
+BROADEST = 8 << 20
+"""Tabs by which JSON may grow when it is indented: its nesting times its lines, roughly."""
 LONGEST_NUMBER = 400
 """Characters of a number that is not whole; a double's own text has at most 24."""
 MOST_PARTS = 100
@@ -104,10 +106,15 @@ def document(data: bytes) -> Document | None:
     """The JSON document in these bytes.
 
     None where it is not one that its own re-indented text would say again: repeated keys,
-    NaN, numbers that a double does not hold, nesting deeper than :data:`DEEPEST`.
+    NaN, numbers that a double does not hold, nesting deeper than :data:`DEEPEST`; nor where
+    indentation would make it many times as long (:data:`BROADEST`).
     """
-    if data.count(b"[") + data.count(b"{") > DEEPEST and _depth(data) > DEEPEST:
-        return None
+    brackets = data.count(b"[") + data.count(b"{")
+    lines = brackets + data.count(b",")
+    if brackets > DEEPEST or lines > BROADEST // DEEPEST:
+        depth = _depth(data)
+        if depth > DEEPEST or depth * lines > BROADEST:
+            return None
     try:
         value = json.loads(
             data.decode("utf-8"),  # strictly: json would also guess UTF-16 and take surrogates
@@ -129,6 +136,8 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 def _exact(number: str) -> float:
     value = float(number) if len(number) <= LONGEST_NUMBER else math.nan
+    if repr(value) == number:
+        return value
     # The comparison is of exact values; a zero for what is merely tiny does not pass it.
     if not math.isfinite(value) or Decimal(repr(value)) != Decimal(number):
         raise ValueError(f"a double does not hold {number:.40}")

@@ -67,6 +67,8 @@ def test_what_was_not_kept_whole_is_described() -> None:
         "9" * 5000,
         "[" * 200_000,
         "[" * 200 + "]" * 200,
+        "[" * 90 + "1," * 100_000 + "1" + "]" * 90,
+        "[" * 50 + "[1]," * 100_000 + "1" + "]" * 50,
         '{"a": "unfinished',
         '"\\',
     ],
@@ -164,7 +166,14 @@ def test_body_builder() -> None:
 
 @pytest.mark.parametrize(
     ("number", "held"),
-    [("1.5", True), ("-0.25", True), ("1.00000000000000000001", False), ("1e999", False)],
+    [
+        ("1.5", True),
+        ("-0.25", True),
+        ("1.50", True),
+        ("1E2", True),
+        ("1.00000000000000000001", False),
+        ("1e999", False),
+    ],
 )
 def test_numbers_are_shown_only_as_they_are(number: str, *, held: bool) -> None:
     """A number that a double does not hold makes no document."""

@@ -279,7 +279,7 @@ def test_a_commands_output_is_no_word_of_the_daemons() -> None:
 
 
 def test_data_of_an_unknown_stream_is_data() -> None:
-    """JSON that a command prints is hidden, though the answer that named its stream was not seen."""
+    """JSON that a command prints is hidden, also where no answer named its stream before."""
     journal = Journal(Selection())
     assert hear(journal, stdout(), frame_seen({"private": "output"}, 6))[1:] == []
 
