@@ -17,6 +17,7 @@ from .tapping import Tapping
 from .throwaway import INCUS, LXD, Brand, Daemon, throwaway
 
 HERE = Path(__file__).parent
+BRANDS = {"lxd": LXD, "incus": INCUS}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,10 +27,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.daemons)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip here and not in the fixtures: so pytest says it once, not once a test."""
+    assert isinstance(item, pytest.Function)
+    chosen = item.callspec.params.get("daemon") if hasattr(item, "callspec") else None
+    for name in {str(chosen), *item.fixturenames} & BRANDS.keys():
+        if why := BRANDS[name].missing():
+            _absent(f"{why} (see .ci/install-daemons)")
+
+
+def _absent(why: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(why, pytrace=False)
+    pytest.skip(why)
+
+
 def _started(brand: Brand) -> Iterator[Daemon]:
-    if why := brand.missing():
-        absent = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        absent(f"{why} (see .ci/install-daemons)")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended by a signal: orderly too
     with throwaway(brand) as daemon:
         yield daemon

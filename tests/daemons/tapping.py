@@ -65,7 +65,7 @@ class Transaction:
             status=record["status"],
             broken=record["broken"],
             sent=record["request"]["size"],
-            received=record["response"]["size"],
+            received=record["response"]["size"] if record["response"] else 0,
             tunnel=record["tunnel"],
             operation=record["operation"],
             error=record["error"],
@@ -108,6 +108,7 @@ class Log:
 NOT_LOGGED: tuple[Callable[[Transaction], bool], ...] = (
     lambda each: each.method == "OPTIONS",
     lambda each: each.target == "/",
+    lambda each: each.method == "STARTTLS",  # what it carries is for the daemon's eyes only
 )
 """What neither daemon logs, though it answers."""
 

@@ -660,3 +660,27 @@ def test_curl_oddities(tap: Tapping) -> None:
     )
     assert said.lines.count("404") == 5
     assert said.only("OPTIONS", r"/1\.0/instances").status == 200
+
+
+STARTTLS = """\
+import os, socket, ssl
+
+context = ssl.create_default_context()
+context.check_hostname = False
+context.verify_mode = ssl.CERT_NONE
+with socket.socket(socket.AF_UNIX) as plain:
+    plain.connect(os.environ.get("LXD_SOCKET") or os.environ["INCUS_SOCKET"])
+    plain.sendall(b"STARTTLS\\n")
+    with context.wrap_socket(plain) as secret:
+        print(secret.version())
+        secret.sendall(b"GET /1.0 HTTP/1.0\\r\\nHost: unix.socket\\r\\n\\r\\n")
+        answer = b"".join(iter(lambda: secret.recv(65536), b""))
+print(answer[:15], b'"auth":"untrusted"' in answer)
+"""
+
+
+def test_starttls(tap: Tapping) -> None:
+    """TLS on the unix socket, as lxd-user speaks it, passes unread and still is shown."""
+    said = tap([sys.executable, "-c", STARTTLS])
+    assert said.lines == ["TLSv1.3", "b'HTTP/1.0 200 OK' True"]
+    assert [each.protocol for each in said.transactions] == ["tls"]

@@ -64,8 +64,8 @@ class Brand:
         """Why this daemon cannot be started here, or None."""
         if os.geteuid() != 0:
             return f"{self.kind}: starting a daemon needs root"
-        wanted = (self.server, self.client, self.admin.split()[0], "busybox", "curl")
-        absent = [name for name in wanted if shutil.which(name) is None]
+        wanted = {self.server, self.client, self.admin.split()[0], "busybox", "curl"}
+        absent = sorted(name for name in wanted if shutil.which(name) is None)
         return f"{self.kind}: not installed: {', '.join(absent)}" if absent else None
 
 
@@ -264,19 +264,21 @@ class Daemon:
     def ask(self, method: str, path: str, body: object = None) -> Json:
         """Send the daemon a request, wait for the operation it starts, return the metadata."""
         answer = self._ask(method, path, body)
-        if answer["type"] == "async":
-            answer = self._ask("GET", f"{answer['operation']}/wait?timeout=60")
-            if answer.get("metadata", {}).get("status_code") != 200:
-                raise DaemonError(f"{method} {path}: {answer['metadata']['err']}")
-        if answer["type"] == "error":
-            raise DaemonError(f"{method} {path}: {answer['error']}")
-        return answer["metadata"]
+        if answer["type"] != "async":
+            return answer["metadata"]
+        ended = self._ask("GET", f"{answer['operation']}/wait?timeout=60")["metadata"]
+        if ended["status_code"] != 200:
+            raise DaemonError(f"{method} {path}: {ended['err'] or ended['status']}")
+        return ended
 
     def _ask(self, method: str, path: str, body: object = None) -> Json:
         with contextlib.closing(_UnixConnection(str(self.socket))) as connection:
             connection.request(method, path, None if body is None else json.dumps(body))
             with connection.getresponse() as response:
-                return json.loads(response.read())
+                answer = json.loads(response.read())
+        if answer["type"] == "error":
+            raise DaemonError(f"{method} {path}: {answer['error']}")
+        return answer
 
     def mark(self) -> int:
         """Where the log ends now: what :meth:`requests` can count from."""
