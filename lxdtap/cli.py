@@ -10,7 +10,7 @@ import click
 
 from lxdtap import __version__, endpoint
 from lxdtap.errors import LxdtapError
-from lxdtap.journal import Selection
+from lxdtap.log.journal import Selection
 
 _RUN_HELP = """Tap the daemon: for CMD, or until interrupted.
 

@@ -16,12 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from lxdtap import child, core, endpoint, listener
+from lxdtap import endpoint
 from lxdtap.endpoint import Endpoint, Kind
-from lxdtap.entries import Entry
 from lxdtap.errors import NoDaemonError
-from lxdtap.journal import Journal, Selection
-from lxdtap.logprocess import LogProcess, open_file
+from lxdtap.log.entries import Entry
+from lxdtap.log.journal import Journal, Selection
+from lxdtap.log.process import LogProcess, open_file
+from lxdtap.tap import child, core, listener, upstream
+from lxdtap.tap.upstream import UnixUpstream
 from lxdtap.terminal import Paint, escape, paint, plain
 from lxdtap.transaction import Note, Update
 
@@ -66,11 +68,11 @@ def run(options: Options, environ: dict[str, str]) -> int:
     Raises:
         LxdtapError: the tap could not be set up; its text is for the user.
     """
-    upstream = find_upstream(options.upstream, environ)
+    found = find_upstream(options.upstream, environ)
     log = _start_log(options, environ)
     signals = child.Signals()
     try:
-        return asyncio.run(_Tap(options, environ, upstream, log, signals).run())
+        return asyncio.run(_Tap(options, environ, found, log, signals).run())
     finally:
         if log is not None:
             trouble = log.finish()
@@ -95,7 +97,7 @@ def find_upstream(given: str, environ: dict[str, str]) -> Endpoint:
         found = Endpoint(os.path.abspath(path), "--upstream or LXDTAP_UPSTREAM")
     else:
         found = endpoint.discover(environ, _is_socket)
-    sock = core.connect(found)
+    sock = upstream.connect(found)
     if sock is None or found.kind is not None:
         kind = found.kind or endpoint.kind_of("", found.path)
     else:
@@ -134,7 +136,7 @@ def _start_log(options: Options, environ: dict[str, str]) -> LogProcess | None:
 
 def renderer(form: Format, selection: Selection, painter: Paint = plain) -> Callable[[Update], str]:
     """What makes a log's text of updates; it remembers what it has seen."""
-    from lxdtap import debugformat, jsonformat, lineformat
+    from lxdtap.log import debugformat, jsonformat, lineformat
 
     journal = Journal(selection, frames=form != "line" or selection.verbose)
     formats: dict[Format, Callable[[Entry], str]] = {
@@ -171,7 +173,7 @@ class _Tap:
         if self._log is not None:
             self._log.start(loop)
         self._signals.start(loop, self._signalled)
-        tap = core.Core(self._upstream, self._hear, loop)
+        tap = core.Core(UnixUpstream(self._upstream), self._hear, loop)
         door = self._listen()
         try:
             if door.is_at(self._upstream.path):

@@ -25,10 +25,10 @@ def holds(test_file: Path, data: str) -> bool:
         "coverage", "run", "-m", "pytest", "-q", "--no-header", str(test_file), data=data
     ):
         return False
-    module = ROOT / "lxdtap" / f"{test_file.stem.removeprefix('test_')}.py"
-    if not module.exists():
+    modules = list((ROOT / "lxdtap").rglob(f"{test_file.stem.removeprefix('test_')}.py"))
+    if not modules:
         return True
-    only = f"--include=*/lxdtap/{module.name}"
+    only = f"--include={','.join(map(str, modules))}"
     return python("coverage", "report", "--show-missing", "--fail-under=100", only, data=data)
 
 

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from lxdtap import core, debugformat, endpoint
+from lxdtap import endpoint
 from lxdtap.errors import UpstreamError
+from lxdtap.log import debugformat
+from lxdtap.tap import upstream
 
 from .tap import (
     GET,
@@ -169,7 +171,7 @@ def test_not_permitted(daemon: FakeDaemon) -> None:
         os.setuid(65534)
         said = "connected"
         try:
-            core.connect(endpoint.Endpoint(daemon.path, "--upstream"))
+            upstream.connect(endpoint.Endpoint(daemon.path, "--upstream"))
         except UpstreamError as error:
             said = f"{error.status} {error}"
         os.write(writing, said.encode())

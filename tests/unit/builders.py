@@ -6,7 +6,7 @@ import hashlib
 import json
 
 from lxdtap.content import Content, Json
-from lxdtap.entries import FrameEntry, State, TransactionEntry
+from lxdtap.log.entries import FrameEntry, State, TransactionEntry
 from lxdtap.lxd import Operation, Seen
 from lxdtap.transaction import (
     Body,

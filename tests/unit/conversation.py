@@ -14,8 +14,6 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from lxdtap.events import Event
-from lxdtap.fold import Fold
 from lxdtap.transaction import (
     Direction,
     Finished,
@@ -28,7 +26,9 @@ from lxdtap.transaction import (
     Update,
     Upgraded,
 )
-from lxdtap.wire import Wire
+from lxdtap.wire.connection import Wire
+from lxdtap.wire.events import Event
+from lxdtap.wire.fold import Fold
 
 SECOND = 1_000_000_000
 BASE = "http+unix://lxd"
@@ -71,17 +71,17 @@ class Talk:
 
     def give_up(self, reason: str) -> Talk:
         """Have the wire stop reading."""
-        self._fold(self.wire.give_up(reason, self.at))
+        self._fold(list(self.wire.give_up(reason, self.at)))
         return self
 
     def _hear(self, word: str | bytes) -> list[Event]:
         if isinstance(word, bytes):
-            return self.wire.feed(self._speaker, word, self.at)
+            return list(self.wire.feed(self._speaker, word, self.at))
         if word == "||":
-            return self.wire.close(self.at, WHY)
+            return list(self.wire.close(self.at, WHY))
         side = _SIDES[word[0]]
         if word[1] == "|":
-            return self.wire.end(side, self.at)
+            return list(self.wire.end(side, self.at))
         self._speaker = side
         return []
 

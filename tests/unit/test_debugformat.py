@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxdtap import debugformat
 from lxdtap.content import Binary, Content, Document, Json, Part, Parts, Text
-from lxdtap.debugformat import SEPARATOR, Block
-from lxdtap.entries import Entry, NoteEntry, OperationEntry
+from lxdtap.log import debugformat
+from lxdtap.log.debugformat import SEPARATOR, Block
+from lxdtap.log.entries import Entry, NoteEntry, OperationEntry
 from lxdtap.terminal import coloured
 from lxdtap.transaction import Count, Direction, Opcode, Peer, Transaction, Tunnel
 

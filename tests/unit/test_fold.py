@@ -7,9 +7,9 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lxdtap.events import Garbled, MessageEnd
-from lxdtap.fold import VISIBLE_AFTER, Fold
 from lxdtap.transaction import NOTHING, Count, Direction, Moment, Opcode, Open, Tunnel
+from lxdtap.wire.events import Garbled, MessageEnd
+from lxdtap.wire.fold import VISIBLE_AFTER, Fold
 
 from .conversation import (
     BASE,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lxdtap import http1
 from lxdtap.transaction import encode
+from lxdtap.wire import http1
 
 from .conversation import (
     GET,

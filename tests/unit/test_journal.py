@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from lxdtap.content import Document, Json
-from lxdtap.entries import Entry, FrameEntry, NoteEntry, OperationEntry, TransactionEntry
-from lxdtap.journal import Journal, Selection, pattern
+from lxdtap.log.entries import Entry, FrameEntry, NoteEntry, OperationEntry, TransactionEntry
+from lxdtap.log.journal import Journal, Selection, pattern
 from lxdtap.transaction import (
     Body,
     Count,

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxdtap import jsonformat
 from lxdtap.content import Binary, Content, Document, Json, Part, Parts, Text
-from lxdtap.entries import Entry, NoteEntry, OperationEntry
+from lxdtap.log import jsonformat
+from lxdtap.log.entries import Entry, NoteEntry, OperationEntry
 from lxdtap.transaction import Peer, Tunnel
 
 from .builders import AT, WALL, entry, frame_entry, request, response, seen, transaction

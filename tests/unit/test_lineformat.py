@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxdtap.entries import Entry, FrameEntry, NoteEntry, OperationEntry, TransactionEntry
-from lxdtap.lineformat import clock, line, size
+from lxdtap.log.entries import Entry, FrameEntry, NoteEntry, OperationEntry, TransactionEntry
+from lxdtap.log.lineformat import clock, line, size
 from lxdtap.lxd import Operation, Seen
 from lxdtap.transaction import Body, Count, Direction, Frame, Moment, Opcode, Tunnel
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxdtap import debugformat, jsonformat, lineformat, redact
+from lxdtap import redact
 from lxdtap.content import Binary, Content, Document, Json, Part, Parts, Text
-from lxdtap.journal import Journal, Selection
+from lxdtap.log import debugformat, jsonformat, lineformat
+from lxdtap.log.journal import Journal, Selection
 from lxdtap.redact import Redactor
 from lxdtap.transaction import Finished, Headers, Note, Opcode, Open, Tunnel, Update, Upgraded
 

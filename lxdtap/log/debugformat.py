@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from lxdtap.content import Binary, Content, Document, Json, Part, Parts, Text
-from lxdtap.entries import Entry, FrameEntry, NoteEntry, OperationEntry, TransactionEntry
+from lxdtap.log.entries import Entry, FrameEntry, NoteEntry, OperationEntry, TransactionEntry
 from lxdtap.terminal import Paint, escape, escape_json, escape_token, plain, unescape
 from lxdtap.transaction import Count, Frame, Headers, Opcode, Transaction, Tunnel
 

@@ -21,8 +21,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from lxdtap.core import moment
 from lxdtap.errors import LogError
+from lxdtap.tap.core import moment
 from lxdtap.transaction import Finished, Note, Open, Update, Upgraded
 
 WAITING = 16 << 20

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import assert_never
 
-from lxdtap.debugformat import kind, seconds
-from lxdtap.entries import Entry, FrameEntry, NoteEntry, OperationEntry, TransactionEntry
+from lxdtap.log.debugformat import kind, seconds
+from lxdtap.log.entries import Entry, FrameEntry, NoteEntry, OperationEntry, TransactionEntry
 from lxdtap.lxd import Seen
 from lxdtap.terminal import Paint, escape, escape_token, plain
 from lxdtap.transaction import Transaction

@@ -123,6 +123,11 @@ class Link:
         self._sending.abort()
         self._receiving.abort()
 
+    def hold(self, held: bool) -> None:
+        """Read nothing more from either side for now, or go on."""
+        self._sending.hold(held)
+        self._receiving.hold(held)
+
     # -- what the pipes tell
 
     def passed(self, direction: Direction, data: bytes) -> None:
@@ -187,7 +192,14 @@ class _Pipe:
         self._pending: memoryview | None = None  # read, not yet accepted by the target
         self._discarding = False
         self._ended = False  # the source's end was read
-        self._loop.add_reader(source.fileno(), self._readable)
+        self._held = False
+        self._reading = False
+        self._listen()
+
+    def hold(self, held: bool) -> None:
+        """Do not read for now, or do again."""
+        self._held = held
+        self._listen()
 
     def discard(self) -> None:
         """From now on read and tell, but do not write: the target is gone."""
@@ -199,9 +211,19 @@ class _Pipe:
         if self.done:
             return
         if not self._ended:
-            self._loop.remove_reader(self.source.fileno())
             _shutdown(self.source, socket.SHUT_RD)
         self._finish()
+
+    def _listen(self) -> None:
+        """Be told when there is something to read, or no longer."""
+        wanted = not (self._held or self._ended or self.done or self._pending is not None)
+        if wanted == self._reading:
+            return
+        self._reading = wanted
+        if wanted:
+            self._loop.add_reader(self.source.fileno(), self._readable)
+        else:
+            self._loop.remove_reader(self.source.fileno())
 
     def _readable(self) -> None:
         try:
@@ -218,13 +240,13 @@ class _Pipe:
         kept = bytes(data)
         if sent < size and not self._discarding:
             self._pending = memoryview(kept)[sent:]
-            self._loop.remove_reader(self.source.fileno())
+            self._listen()
             self._loop.add_writer(self._target.fileno(), self._writable)
         self._link.passed(self.direction, kept)
 
     def _end(self) -> None:
         self._ended = True
-        self._loop.remove_reader(self.source.fileno())
+        self._listen()
         self._link.source_ended(self)
         self._finish()
 
@@ -254,13 +276,14 @@ class _Pipe:
             return
         self._pending = None
         self._loop.remove_writer(self._target.fileno())
-        self._loop.add_reader(self.source.fileno(), self._readable)
+        self._listen()
 
     def _finish(self) -> None:
         if self._pending is not None:
             self._pending = None
             self._loop.remove_writer(self._target.fileno())
         self.done = True
+        self._listen()
         _shutdown(self._target, socket.SHUT_WR)
         self._link.pipe_done()
 

@@ -12,7 +12,7 @@ from typing import assert_never
 
 from lxdtap import content, lxd
 from lxdtap.content import Content, Document, Json
-from lxdtap.entries import Entry, FrameEntry, NoteEntry, OperationEntry, State, TransactionEntry
+from lxdtap.log.entries import Entry, FrameEntry, NoteEntry, OperationEntry, State, TransactionEntry
 from lxdtap.redact import Redactor
 from lxdtap.transaction import (
     Body,

@@ -12,8 +12,8 @@ import time
 from typing import Any, assert_never
 
 from lxdtap.content import Binary, Content, Document, Part, Parts, Text
-from lxdtap.debugformat import kind
-from lxdtap.entries import Entry, FrameEntry, NoteEntry, OperationEntry, TransactionEntry
+from lxdtap.log.debugformat import kind
+from lxdtap.log.entries import Entry, FrameEntry, NoteEntry, OperationEntry, TransactionEntry
 from lxdtap.lxd import Seen
 from lxdtap.transaction import Body, Count, Headers, Request, Response, Tunnel
 

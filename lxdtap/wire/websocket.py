@@ -13,8 +13,11 @@ from collections.abc import Iterator
 
 from lxdtap.transaction import Capture, Frame, Opcode
 
-INFLATED_LIMIT = 16 << 20
-"""Bytes to which one compressed message may grow before it is taken for an attack."""
+INFLATED_LIMIT = 4 << 20
+"""Bytes to which one compressed message may grow before it is taken for an attack.
+
+Inflating so much takes some 10 ms, which is how long one frame may keep everybody waiting.
+"""
 
 _DEFLATE_TAIL = b"\x00\x00\xff\xff"  # what a sender leaves out (RFC 7692, 7.2.1)
 

@@ -1,7 +1,7 @@
 """What one connection's bytes mean, as they come: the vocabulary between the wire and the fold.
 
 Every event names its connection and, but for :class:`Closed`, the exchange on it, counted from 0.
-Events hold raw bytes; :mod:`lxdtap.fold` makes values of them. They are tuples because several
+Events hold raw bytes; :mod:`lxdtap.wire.fold` makes values of them. They are tuples because several
 are made for each transaction, while it waits.
 """
 
@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lxdtap.transaction import Direction, Frame, Moment
-
-RawHeaders = tuple[tuple[bytes, bytes], ...]
+from lxdtap.wire.http1 import RawHeaders
 
 
 class RequestHead(NamedTuple):

@@ -9,19 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from lxdtap.events import (
-    Closed,
-    Cut,
-    Data,
-    Event,
-    FrameData,
-    Garbled,
-    MessageEnd,
-    RawHeaders,
-    RequestHead,
-    ResponseHead,
-    Switched,
-)
 from lxdtap.transaction import (
     Capture,
     Count,
@@ -41,7 +28,20 @@ from lxdtap.transaction import (
     Upgraded,
     decode,
 )
-from lxdtap.websocket import close_code
+from lxdtap.wire.events import (
+    Closed,
+    Cut,
+    Data,
+    Event,
+    FrameData,
+    Garbled,
+    MessageEnd,
+    RequestHead,
+    ResponseHead,
+    Switched,
+)
+from lxdtap.wire.http1 import RawHeaders
+from lxdtap.wire.websocket import close_code
 
 VISIBLE_AFTER = 1_000_000_000
 """Nanoseconds after which a transaction that goes on is shown."""
@@ -99,7 +99,7 @@ class _Exchange:
     request: _Message
     response: _Message
     answer: ResponseHead | None = None
-    interim: tuple[int, ...] = ()
+    interim: list[int] = field(default_factory=list)
     sent: int | None = None
     ended: int | None = None
     tunnel: _Tunnel | None = None
@@ -173,7 +173,7 @@ class Fold:
             case Data():
                 _add_data(exchange, event)
             case ResponseHead() if event.interim:
-                exchange.interim += (event.status,)
+                exchange.interim.append(event.status)
             case ResponseHead():
                 exchange.answer = event
             case MessageEnd():
@@ -284,7 +284,7 @@ def _response(exchange: _Exchange) -> Response | None:
         _headers(answer.headers),
         exchange.response.capture.body(),
         _headers(exchange.response.trailers),
-        exchange.interim,
+        tuple(exchange.interim),
     )
 
 

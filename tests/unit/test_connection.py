@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lxdtap.http1 import HEAD_LIMIT
 from lxdtap.transaction import NOTHING, Count, Direction, Opcode
-from lxdtap.wire import HELD_LIMIT
+from lxdtap.wire.connection import HELD_LIMIT
+from lxdtap.wire.http1 import HEAD_LIMIT
 
 from .conversation import (
     GET,

@@ -5,7 +5,8 @@ HTTP ends (101, ``STARTTLS``), decodes websocket frames from there on, and never
 cannot follow, the rest of the connection is an ``opaque`` tunnel whose bytes are counted.
 
 Bytes must be fed in the order in which the relay passed them on, so that an answer never
-comes before its question.
+comes before its question. Events are read lazily: whoever feeds takes them one by one, as far as
+time allows, and feeds more when they are all taken.
 """
 
 from __future__ import annotations
@@ -14,21 +15,20 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lxdtap import http1, websocket
-from lxdtap.events import (
+from lxdtap.transaction import Direction, Moment, decode
+from lxdtap.wire import http1, tunnel
+from lxdtap.wire.events import (
     Closed,
     Cut,
     Data,
     Event,
-    FrameData,
     Garbled,
     MessageEnd,
-    RawHeaders,
     RequestHead,
     ResponseHead,
     Switched,
 )
-from lxdtap.transaction import Direction, Moment, decode
+from lxdtap.wire.http1 import RawHeaders
 
 STARTTLS = b"STARTTLS"
 """What lxd-user and incus-user send first (LXD's lxd/endpoints/listeners/starttls.go).
@@ -65,7 +65,7 @@ class Wire:
         self._sending: _Asked | None = None  # the request whose body is still coming
         self._answering: _Asked | None = None  # the one whose response's body is
         self._held = False  # client bytes wait for the verdict on an upgrade
-        self._tunnel: _Tunnel | None = None  # what follows it after HTTP
+        self._tunnel: tunnel.Tunnel | None = None  # what follows it after HTTP
 
     @property
     def idle(self) -> bool:
@@ -83,37 +83,35 @@ class Wire:
         """Whether the connection has left HTTP."""
         return self._tunnel is not None
 
-    def feed(self, direction: Direction, data: bytes, at: Moment) -> list[Event]:
+    def feed(self, direction: Direction, data: bytes, at: Moment) -> Iterator[Event]:
         """Take bytes that passed in one direction."""
         if self._tunnel is not None:
-            return list(self._tunnel.feed(direction, data, at))
+            yield from self._tunnel.feed(direction, data, at)
+            return
         self._readers[direction].receive(data)
-        return list(self._follow(at))
-
-    def end(self, direction: Direction, at: Moment) -> list[Event]:
-        """One side will send no more."""
-        if self._tunnel is not None:
-            return []
-        over = self._requests_over if direction is Direction.SENT else self._responses_over
-        return list(over(at))
-
-    def close(self, at: Moment, why: str) -> list[Event]:
-        """The connection is over for both sides; ``why`` is for the people who read of it."""
-        untold = self._untold(at) if self._tunnel is None else self._tunnel.untold(at)
-        return [*untold, Closed(self._connection, at, why)]
-
-    def give_up(self, reason: str, at: Moment) -> list[Event]:
-        """Stop reading, count only. What was received and not yet read is the tunnel's first."""
-        if self._tunnel is not None:
-            return list(self._tunnel.give_up(reason, at))
-        return list(self._opaque(reason, at))
-
-    # -- HTTP
-
-    def _follow(self, at: Moment) -> Iterator[Event]:
-        """Read both sides as far as they go."""
         yield from self._read_requests(at)
         yield from self._read_responses(at)
+
+    def end(self, direction: Direction, at: Moment) -> Iterator[Event]:
+        """One side will send no more."""
+        if self._tunnel is not None:
+            return
+        over = self._requests_over if direction is Direction.SENT else self._responses_over
+        yield from over(at)
+
+    def close(self, at: Moment, why: str) -> Iterator[Event]:
+        """The connection is over for both sides; ``why`` is for the people who read of it."""
+        yield from self._untold(at) if self._tunnel is None else self._tunnel.untold(at)
+        yield Closed(self._connection, at, why)
+
+    def give_up(self, reason: str, at: Moment) -> Iterator[Event]:
+        """Stop reading, count only. What was received and not yet read is the tunnel's first."""
+        if self._tunnel is not None:
+            yield from self._tunnel.give_up(reason, at)
+        else:
+            yield from self._opaque(reason, at)
+
+    # -- HTTP
 
     def _read_requests(self, at: Moment) -> Iterator[Event]:
         reader = self._readers[Direction.SENT]
@@ -278,7 +276,7 @@ class Wire:
         decoders = None
         if protocol == "websocket":
             extensions = b",".join(http1.values(headers, b"sec-websocket-extensions"))
-            decoders = _decoders(decode(extensions), self._limit)
+            decoders = tunnel.decoders(decode(extensions), self._limit)
         yield from self._switch(asked, protocol, "", at, decoders)
 
     def _opaque(self, reason: str, at: Moment, received: bytes = b"") -> Iterator[Event]:
@@ -294,11 +292,11 @@ class Wire:
         protocol: str,
         reason: str,
         at: Moment,
-        decoders: _Decoders | None = None,
+        decoders: tunnel.Decoders | None = None,
         received: bytes = b"",
     ) -> Iterator[Event]:
         yield Switched(self._connection, asked.exchange, at, protocol, reason)
-        self._tunnel = _Tunnel(self._connection, asked.exchange, decoders)
+        self._tunnel = tunnel.Tunnel(self._connection, asked.exchange, decoders)
         rest = {
             Direction.SENT: self._readers[Direction.SENT].take(),
             Direction.RECEIVED: received + self._readers[Direction.RECEIVED].take(),
@@ -324,45 +322,3 @@ class Wire:
     def _data(self, asked: _Asked | None, direction: Direction, data: bytes, at: Moment) -> Event:
         assert asked is not None  # a body only ever follows its head
         return Data(self._connection, asked.exchange, at, direction, data)
-
-
-_Decoders = dict[Direction, websocket.Decoder]
-
-
-def _decoders(extensions: str, limit: int) -> _Decoders:
-    inflaters = websocket.inflaters(extensions) or (None, None)
-    directions = (Direction.SENT, Direction.RECEIVED)
-    return {d: websocket.Decoder(limit, i) for d, i in zip(directions, inflaters, strict=True)}
-
-
-class _Tunnel:
-    """What passes after HTTP: frames where there are decoders, else bytes."""
-
-    def __init__(self, connection: int, exchange: int, decoders: _Decoders | None) -> None:
-        self._connection = connection
-        self._exchange = exchange
-        self._decoders = decoders
-
-    def feed(self, direction: Direction, data: bytes, at: Moment) -> Iterator[Event]:
-        if self._decoders is None:
-            yield Data(self._connection, self._exchange, at, direction, data)
-            return
-        try:
-            for frame in self._decoders[direction].feed(data):
-                yield FrameData(self._connection, self._exchange, at, direction, frame)
-        except websocket.UnreadableError as error:
-            yield from self.give_up(str(error), at)
-
-    def give_up(self, reason: str, at: Moment) -> Iterator[Event]:
-        yield Switched(self._connection, self._exchange, at, "opaque", reason)
-        yield from self.untold(at)
-
-    def untold(self, at: Moment) -> Iterator[Event]:
-        """Stop decoding; what has come of frames that are not complete."""
-        decoders, self._decoders = self._decoders or {}, None
-        for direction, decoder in decoders.items():
-            frame, rest = decoder.give_up()
-            if frame is not None:
-                yield FrameData(self._connection, self._exchange, at, direction, frame)
-            if rest:
-                yield Data(self._connection, self._exchange, at, direction, rest)

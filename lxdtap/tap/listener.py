@@ -29,7 +29,7 @@ _PAUSE = 0.2
 """Seconds without accepting after the process or the machine ran out of file descriptors."""
 _UCRED = struct.Struct("3i")
 
-Serve = Callable[[socket.socket, Peer], None]
+Serve = Callable[[socket.socket, Peer], object]
 
 
 class Listener:

@@ -1,0 +1,1 @@
+"""Sockets and processes: what carries the bytes and lets clients in."""

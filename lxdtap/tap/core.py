@@ -1,0 +1,292 @@
+"""The request core: the one place that connects to the daemon and makes transactions.
+
+A :class:`Core` takes connected client sockets, whoever they are from, connects each to the daemon
+on a socket of its own, relays, and tells ``hear`` what became of the transactions on it.
+
+Bytes are looked at after they were sent on, for so long at a time that nobody else waits: what
+is not read by then is read in later turns of the loop. A connection that brings more than can be
+read is itself made to wait, as by a slower daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from lxdtap.errors import UpstreamError
+from lxdtap.tap.refusal import Refusal
+from lxdtap.tap.relay import Link, Relay
+from lxdtap.tap.upstream import Upstream
+from lxdtap.transaction import Direction, Moment, Note, Peer, Update
+from lxdtap.wire.connection import Wire
+from lxdtap.wire.events import Closed, Event
+from lxdtap.wire.fold import Fold
+
+CAPTURE = 4 << 20
+"""Bytes of a body that are kept; larger ones are counted and hashed."""
+TURN = 2_000_000
+"""Nanoseconds for which one turn of the loop may look at what passed."""
+UNREAD = 1 << 20
+"""Bytes of one connection that may have passed and not been looked at."""
+_TICK = 0.2
+
+Hear = Callable[[Update], None]
+Follow = Callable[[int], Wire]
+
+
+def moment() -> Moment:
+    """Both clocks, now."""
+    return Moment(time.monotonic_ns(), time.time_ns())
+
+
+class Core:
+    """Taps connections to one daemon.
+
+    Args:
+        upstream: the daemon.
+        hear: is told every update, in order, on the loop's thread.
+        loop: runs it all.
+        follow: makes what reads a connection, from the connection's number.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        hear: Hear,
+        loop: asyncio.AbstractEventLoop,
+        follow: Follow | None = None,
+    ) -> None:
+        self.fold = Fold(CAPTURE)
+        self.loop = loop
+        self.relay = Relay(loop)
+        self._upstream = upstream
+        self._hear = hear
+        self._follow = follow or (lambda number: Wire(number, CAPTURE))
+        self._tapped: dict[int, _Tapped] = {}
+        self._late: deque[_Tapped] = deque()
+        self._connections = 0
+        self._ticking = False
+        self._empty: asyncio.Event = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def busy(self) -> int:
+        """Connections with something under way."""
+        return sum(not tapped.idle for tapped in self._tapped.values())
+
+    def serve(self, client: socket.socket, peer: Peer | None) -> int:
+        """Connect a client to the daemon, and relay until one of them leaves.
+
+        Returns:
+            The connection's number, as its transactions will have it.
+        """
+        self._connections += 1
+        self.fold.open(self._connections, self._upstream.base, peer)
+        tapped = _Tapped(self, self._connections, self._follow(self._connections))
+        self._tapped[self._connections] = tapped
+        self._empty.clear()
+        self._start_ticking()
+        tapped.joining = self.loop.create_task(self._join(client, peer, tapped))
+        return self._connections
+
+    def close_idle(self) -> None:
+        """Close the connections on which nothing is under way."""
+        for tapped in list(self._tapped.values()):
+            if tapped.idle:
+                tapped.stop("lxdtap ended an idle connection")
+
+    async def drained(self, seconds: float) -> bool:
+        """Wait until all connections are closed, for so long at most; whether they are."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close everything now; what is under way is told of as broken off."""
+        for tapped in list(self._tapped.values()):
+            tapped.stop("lxdtap was stopped")
+        self._late.clear()
+        for tapped in list(self._tapped.values()):
+            tapped.catch_up(None)
+        self.relay.close()
+        self._upstream.close()
+
+    # -- what connections tell
+
+    def tell(self, update: Update) -> None:
+        """Pass an update on."""
+        self._hear(update)
+
+    def late(self, tapped: _Tapped) -> None:
+        """A connection has passed more than could be looked at: go on in the next turn."""
+        if not self._late:
+            self.loop.call_soon(self._catch_up)
+        self._late.append(tapped)
+
+    def gone(self, number: int) -> None:
+        """A connection is closed."""
+        del self._tapped[number]
+        if not self._tapped:
+            self._empty.set()
+
+    # -- inside
+
+    def _catch_up(self) -> None:
+        """A turn's worth of looking, shared by all that are late."""
+        end = time.monotonic_ns() + TURN
+        while self._late and time.monotonic_ns() < end:
+            share = TURN // len(self._late)
+            tapped = self._late.popleft()
+            if not tapped.catch_up(time.monotonic_ns() + share):
+                self._late.append(tapped)
+        if self._late:
+            self.loop.call_soon(self._catch_up)
+
+    async def _join(self, client: socket.socket, peer: Peer | None, tapped: _Tapped) -> None:
+        try:
+            daemon = await self._upstream.connect(peer)
+        except asyncio.CancelledError:
+            client.close()
+            raise
+        except UpstreamError as error:
+            self.fold.own(tapped.number)
+            self.tell(Note(str(error), moment()))
+            ours, daemon = socket.socketpair()
+            tapped.refusal = Refusal(self.loop, ours, error)
+        tapped.joining = None
+        tapped.link = self.relay.join(client, daemon, tapped)
+
+    def _start_ticking(self) -> None:
+        if not self._ticking:
+            self._ticking = True
+            self.loop.call_later(_TICK, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = False
+        for update in self.fold.tick(time.monotonic_ns()):
+            self.tell(update)
+        if self._tapped:
+            self._start_ticking()
+
+
+class _Look(NamedTuple):
+    """Something passed and is to be looked at; ``size`` is its bytes."""
+
+    events: Iterator[Event]
+    size: int
+    at: Moment
+
+
+class _Tapped:
+    """One connection being watched. Nothing in here can disturb its relay."""
+
+    def __init__(self, core: Core, number: int, wire: Wire) -> None:
+        self.number = number
+        self.joining: asyncio.Task[None] | None = None
+        self.link: Link | None = None
+        self.refusal: Refusal | None = None
+        self._core = core
+        self._wire: Wire | None = wire
+        self._looks: deque[_Look] = deque()
+        self._unread = 0
+        self._held = False
+        self._over = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether no transaction is under way."""
+        return not self._looks and self._wire is not None and self._wire.idle
+
+    def stop(self, why: str) -> None:
+        """Close the connection."""
+        if self.joining is not None:
+            self.joining.cancel()
+            self.joining = None
+            self.closed(why)
+        elif self.link is not None:
+            self.link.stop(why)
+
+    # -- what the link tells
+
+    def passed(self, direction: Direction, data: bytes) -> None:
+        """Bytes passed."""
+        if self._wire is not None:
+            at = moment()
+            self._look(_Look(self._wire.feed(direction, data, at), len(data), at))
+
+    def ended(self, direction: Direction) -> None:
+        """A side will send no more."""
+        if self._wire is not None:
+            at = moment()
+            self._look(_Look(self._wire.end(direction, at), 0, at))
+
+    def closed(self, why: str) -> None:
+        """The connection is over."""
+        self._over, self.link = True, None
+        at = moment()
+        unseen: list[Event] = [Closed(self.number, at, why)]
+        events = iter(unseen) if self._wire is None else self._wire.close(at, why)
+        self._look(_Look(events, 0, at))
+
+    # -- looking
+
+    def catch_up(self, until: int | None) -> bool:
+        """Look at what waits until that time, monotonic nanoseconds; whether that was all."""
+        while self._looks:
+            look = self._looks[0]
+            if not self._take(look, until):
+                return False
+            self._looks.popleft()
+            self._unread -= look.size
+        self._hold(False)
+        if self._over:
+            self._core.gone(self.number)
+        return True
+
+    def _look(self, look: _Look) -> None:
+        late = bool(self._looks)
+        self._looks.append(look)
+        self._unread += look.size
+        if not late and not self.catch_up(look.at.monotonic + TURN):
+            self._core.late(self)
+        if self._unread > UNREAD:
+            self._hold(True)
+
+    def _hold(self, held: bool) -> None:
+        if held != self._held and self.link is not None:
+            self._held = held
+            self.link.hold(held)
+
+    def _take(self, look: _Look, until: int | None) -> bool:
+        """A fault of ours while looking ends the looking, nothing else."""
+        try:
+            for event in look.events:
+                for update in self._core.fold.add(event):
+                    self._core.tell(update)
+                if until is not None and time.monotonic_ns() >= until:
+                    return False
+        except Exception as error:  # noqa: BLE001 - whatever it is, the bytes must go on
+            self._fault(error, look.at)
+        if self.refusal is not None and self._wire is not None:
+            self.refusal.asked(self._wire)
+        return True
+
+    def _fault(self, error: Exception, at: Moment) -> None:
+        fault = f"a fault of lxdtap's, please report it: {error!r}"
+        self._core.tell(Note(f"connection {self.number} is only counted from here on; {fault}", at))
+        try:
+            if self._wire is not None:
+                for event in self._wire.give_up(fault, at):
+                    for update in self._core.fold.add(event):
+                        self._core.tell(update)
+        except Exception:  # noqa: BLE001 - not even that: then it is relayed unseen
+            self._wire = None
+            while len(self._looks) > 1:
+                self._unread -= self._looks.pop().size
