@@ -21,6 +21,8 @@ RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 HEAD_LIMIT = (1 << 20) + 8192
 """Longest head that is read. Go's ``http.Server`` answers 431 from 1 MiB + 4 KiB on."""
+HEAD_LINES = 20_000
+"""Most lines of a head that are read: some 25 ms of work, in which nobody else is served."""
 CHUNK_LINE_LIMIT = 4095
 """Longest chunk-size line that Go's ``net/http/internal/chunked.go`` accepts, its end included."""
 LENGTH_LIMIT = (1 << 63) - 1
@@ -230,6 +232,9 @@ class Reader:
         block = self._block()
         if block is None:
             return self._garbled("a head that is too long") if self.pending >= HEAD_LIMIT else None
+        if block.count(b"\n") > HEAD_LINES:
+            self._position -= len(block)
+            return self._garbled("a head of too many lines")
         self._state = _State.FRAMING
         return parse_head(block)
 
@@ -294,6 +299,9 @@ class Reader:
         block = self._block()
         if block is None:
             return self._garbled("trailers too long") if self.pending >= HEAD_LIMIT else None
+        if block.count(b"\n") > HEAD_LINES:
+            self._position -= len(block)
+            return self._garbled("trailers of too many lines")
         self._state = _State.HEAD
         return End(parse_head(b"\n" + block).headers)
 

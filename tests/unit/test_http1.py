@@ -240,6 +240,32 @@ def test_a_head_has_a_limit() -> None:
     ]
 
 
+def test_a_head_of_too_many_lines_is_not_read() -> None:
+    """Ten thousand headers are read; more lines than anybody sends would keep others waiting."""
+    reader = http1.Reader()
+    most, over = (b"GET / HTTP/1.1\r\n" + b"a:\n" * n + b"\n" for n in (19_998, 19_999))
+    reader.receive(most)
+    (head,) = read(reader)
+    assert isinstance(head, http1.Head)
+    assert len(head.headers) == 19_998
+    reader.expect(0)
+    reader.receive(over)
+    assert read(reader) == [
+        http1.End(),
+        http1.Garbled("a head of too many lines"),
+        http1.Data(over),
+    ]
+
+
+def test_trailers_of_too_many_lines_are_not_read() -> None:
+    """The same holds for what follows a body."""
+    reader = http1.Reader()
+    reader.expect(http1.CHUNKED)
+    trailers = b"a:\n" * 20_000 + b"\n"
+    reader.receive(b"0\r\n" + trailers)
+    assert read(reader) == [http1.Garbled("trailers of too many lines"), http1.Data(trailers)]
+
+
 def test_half_a_head_waits() -> None:
     """A head comes out whole, however its bytes came in."""
     reader = http1.Reader()
