@@ -4,10 +4,14 @@
 
     LxdtapError             one line: what happened, to what, what to do next      exit 1
     ├── NoDaemonError       no daemon was found, or the one named is not there
+    │   └── MissingSocketError  its socket does not exist; a RuntimeError, as programs expect
     ├── UpstreamError       the daemon is there but cannot be connected to
     ├── ListenError         lxdtap's own socket cannot be put where it was asked for
     ├── LogError            the log cannot be written where it was asked for
-    └── CommandError        the command to run cannot be started                   exit 126, 127
+    ├── CommandError        the command to run cannot be started                   exit 126, 127
+    ├── APIException        the daemon reported an error to a call (lxdtap.api)
+    │   └── APINotFoundException   404
+    └── APIConnectionError  a call broke off (lxdtap.api)
 
 Wrong options are click's ``UsageError``: exit 2.
 """
@@ -23,6 +27,18 @@ class LxdtapError(Exception):
 
 class NoDaemonError(LxdtapError):
     """There is no daemon to tap."""
+
+
+class MissingSocketError(NoDaemonError, RuntimeError):
+    """A daemon's socket was named that does not exist.
+
+    Args:
+        path: of the socket.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"Socket {path} does not exist; start the daemon, or name another")
+        self.path = path
 
 
 class UpstreamError(LxdtapError):

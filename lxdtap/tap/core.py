@@ -78,8 +78,15 @@ class Core:
         """Connections with something under way."""
         return sum(not tapped.idle for tapped in self._tapped.values())
 
-    def serve(self, client: socket.socket, peer: Peer | None) -> int:
+    def serve(
+        self, client: socket.socket, peer: Peer | None, gone: Callable[[], None] | None = None
+    ) -> int:
         """Connect a client to the daemon, and relay until one of them leaves.
+
+        Args:
+            client: a connected stream socket, which is closed in the end.
+            peer: who is at its other end.
+            gone: called when the connection is closed and all of it was told of.
 
         Returns:
             The connection's number, as its transactions will have it.
@@ -87,6 +94,7 @@ class Core:
         self._connections += 1
         self.fold.open(self._connections, self._upstream.base, peer)
         tapped = _Tapped(self, self._connections, self._follow(self._connections))
+        tapped.gone = gone
         self._tapped[self._connections] = tapped
         self._empty.clear()
         self._start_ticking()
@@ -192,6 +200,7 @@ class _Tapped:
         self.joining: asyncio.Task[None] | None = None
         self.link: Link | None = None
         self.refusal: Refusal | None = None
+        self.gone: Callable[[], None] | None = None
         self._core = core
         self._wire: Wire | None = wire
         self._looks: deque[_Look] = deque()
@@ -248,6 +257,8 @@ class _Tapped:
         self._hold(False)
         if self._over:
             self._core.gone(self.number)
+            if self.gone is not None:
+                self.gone()
         return True
 
     def _look(self, look: _Look) -> None:

@@ -1,0 +1,68 @@
+"""Which daemon an API talks to."""
+
+from __future__ import annotations
+
+import os
+import stat
+import urllib.parse
+from collections.abc import Mapping
+
+from lxdtap import endpoint
+from lxdtap.endpoint import Endpoint
+from lxdtap.errors import MissingSocketError, NoDaemonError
+from lxdtap.tap.upstream import UnixUpstream, Upstream
+
+HOST = "unix.socket"
+"""The Host header over a unix socket, as the Go client has it (LXD's client/connection.go)."""
+
+
+def find(given: str | None, environ: Mapping[str, str]) -> str:
+    """The address of the daemon that is meant, as a URL without a slash at its end.
+
+    Raises:
+        MissingSocketError: a socket's path was given that does not exist.
+        NoDaemonError: nothing was given, and there is none in the usual places.
+    """
+    if given is None:
+        given = endpoint.discover(environ, is_socket).path
+    address = given.rstrip("/") or given
+    if not address.startswith(("/", "unix:")):
+        return address
+    path = endpoint.with_socket_name(endpoint.socket_path(address), os.path.isdir)
+    if not os.path.exists(path):
+        raise MissingSocketError(path)
+    return endpoint.base_url(path)
+
+
+def upstream(address: str, cert: tuple[str, str] | None, verify: str | None) -> Upstream:
+    """The daemon at a URL.
+
+    Raises:
+        NoDaemonError: no daemon can be at such an address.
+    """
+    scheme = urllib.parse.urlsplit(address).scheme
+    if scheme == "https":
+        from lxdtap.tap.tls import HttpsUpstream
+
+        certificate, key = cert or ("", "")
+        return HttpsUpstream(address, certificate, key, verify or "")
+    if scheme == "http+unix":
+        return UnixUpstream(Endpoint(endpoint.socket_path(address), "the endpoint"))
+    raise NoDaemonError(
+        f"no daemon is at {address!r}: give the path of a unix socket, http+unix://…,"
+        " or https://host:8443"
+    )
+
+
+def host(address: str) -> str:
+    """What to say in the Host header."""
+    parts = urllib.parse.urlsplit(address)
+    return parts.netloc if parts.scheme == "https" else HOST
+
+
+def is_socket(path: str) -> bool:
+    """Whether there is a socket at this path."""
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
