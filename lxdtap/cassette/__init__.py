@@ -1,0 +1,1 @@
+"""Recordings: what was seen, kept to be played again."""
