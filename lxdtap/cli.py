@@ -26,6 +26,7 @@ Examples:
   lxdtap run -o tap.log -v -- python3 my_pylxd_script.py
   lxdtap run --ignore /1.0/events
   lxdtap run --upstream /var/lib/incus/unix.socket -- incus info
+  lxdtap run --remote production -- lxc list
 
 \b
 Exit status:
@@ -36,11 +37,25 @@ Exit status:
 """
 
 
-def _one_socket(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+def _one_daemon(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     try:
+        if value.startswith("https:"):
+            return endpoint.https_base(*endpoint.https_address(value))
         return value and endpoint.socket_path(value)
     except ValueError as error:
-        raise click.BadParameter(f"{error}; https comes later") from error
+        raise click.BadParameter(f"{error}; name a path, or https://HOST:PORT") from error
+
+
+def _one_way(upstream: str, remote: str, *files: str) -> None:
+    """Options that name the daemon have to agree."""
+    if upstream and remote:
+        text = "--upstream and --remote (or LXDTAP_UPSTREAM and LXDTAP_REMOTE) name two daemons"
+        raise click.UsageError(f"{text}: leave one out")
+    if any(files) and not (remote or upstream.startswith("https:")):
+        text = "--cert, --key and --server-cert are for https"
+        raise click.UsageError(f"{text}: name the daemon by --upstream https://HOST, or --remote")
+    if bool(files[0]) != bool(files[1]):
+        raise click.UsageError("--cert and --key belong together: give both, or neither")
 
 
 def _patterns(
@@ -69,10 +84,30 @@ def main() -> None:
 @click.option(
     "--upstream",
     default="",
-    metavar="PATH",
-    callback=_one_socket,
-    help="The daemon's socket, or its directory. Without it: LXD_SOCKET, LXD_DIR, INCUS_SOCKET,"
-    " INCUS_DIR, then the usual places.",
+    metavar="PATH|URL",
+    callback=_one_daemon,
+    help="The daemon's socket, or its directory, or https://HOST:8443. Without it: LXD_SOCKET,"
+    " LXD_DIR, INCUS_SOCKET, INCUS_DIR, then the usual places.",
+)
+@click.option(
+    "--remote",
+    default="",
+    metavar="NAME",
+    help="The daemon, by the name that `lxc remote` or `incus remote` has for it.",
+)
+@click.option(
+    "--cert",
+    default="",
+    metavar="FILE",
+    help="The client certificate for https. Without it, and without --key: lxc's or incus' own.",
+)
+@click.option("--key", default="", metavar="FILE", help="The key of the client certificate.")
+@click.option(
+    "--server-cert",
+    default="",
+    metavar="FILE",
+    help="The certificate that the server has to show. Without it: what the remote of that address"
+    " has; else one that this system trusts.",
 )
 @click.option(
     "--listen",
@@ -80,6 +115,12 @@ def main() -> None:
     metavar="PATH",
     help="Where to listen: a directory, or a path that ends in unix.socket."
     " Without it: a private place for CMD, else a stable one.",
+)
+@click.option(
+    "--group",
+    default="",
+    metavar="NAME",
+    help="Serve this group too, each of it as themselves to the daemon; needs root.",
 )
 @click.option(
     "--format",
@@ -134,7 +175,12 @@ def main() -> None:
 def run(
     command: Sequence[str],
     upstream: str,
+    remote: str,
+    cert: str,
+    key: str,
+    server_cert: str,
     listen: str,
+    group: str,
     form: Any,  # noqa: ANN401 - one of the choices above
     output: str,
     quiet: bool,
@@ -148,10 +194,16 @@ def run(
     """Turn options into a run; its help text is :data:`_RUN_HELP`."""
     from lxdtap import run as running
 
+    _one_way(upstream, remote, cert, key, server_cert)
     options = running.Options(
         command=command,
         upstream=upstream,
+        remote=remote,
+        certificate=cert,
+        key=key,
+        server_certificate=server_cert,
         listen=listen,
+        group=group,
         format=form,
         output=output,
         quiet=quiet,

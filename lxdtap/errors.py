@@ -7,6 +7,7 @@
     │   └── MissingSocketError  its socket does not exist; a RuntimeError, as programs expect
     ├── UpstreamError       the daemon is there but cannot be connected to
     ├── ListenError         lxdtap's own socket cannot be put where it was asked for
+    ├── SpoolError          a recording cannot be kept where it was asked for, or not be read
     ├── LogError            the log cannot be written where it was asked for
     ├── CommandError        the command to run cannot be started                   exit 126, 127
     ├── APIException        the daemon reported an error to a call (lxdtap.api)
@@ -56,6 +57,10 @@ class UpstreamError(LxdtapError):
 
 class ListenError(LxdtapError):
     """lxdtap's own socket cannot be made where it was asked for."""
+
+
+class SpoolError(LxdtapError):
+    """A recording's spool cannot be written, or not be read."""
 
 
 class LogError(LxdtapError):

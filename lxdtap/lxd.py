@@ -67,6 +67,14 @@ def failure(document: Json) -> str:
     return failure(metadata)
 
 
+def server_version(document: Json) -> str:
+    """The daemon's version, from the answer to ``GET /1.0``; empty where it does not tell."""
+    metadata = document.get("metadata") if isinstance(document, dict) else None
+    about = metadata.get("environment") if isinstance(metadata, dict) else None
+    version = about.get("server_version") if isinstance(about, dict) else None
+    return version if isinstance(version, str) else ""
+
+
 def operation(document: Json) -> Operation | None:
     """The operation that an envelope or an event describes; None where it describes none."""
     metadata = document.get("metadata") if isinstance(document, dict) else None

@@ -125,6 +125,15 @@ class Redactor:
         self._odd: dict[str, str] = {}
         self._longest_first: list[str] = []
 
+    def document(self, value: Json, also: re.Pattern[str] | None = None) -> Json:
+        """JSON without its secrets.
+
+        Args:
+            value: what it says.
+            also: keys whose values are secret besides the known ones.
+        """
+        return self._document(value, also)
+
     def content(self, content: Content) -> Content:
         """A body without its secrets."""
         match content:
@@ -182,22 +191,22 @@ class Redactor:
     def _part(self, part: Part) -> Part:
         return replace(part, headers=self.headers(part.headers), content=self.content(part.content))
 
-    def _document(self, value: Json) -> Json:
+    def _document(self, value: Json, also: re.Pattern[str] | None = None) -> Json:
         count = self._count
-        clean = self._json(value)
+        clean = self._json(value, also)
         # What it taught may also stand before the place that taught it.
-        return clean if self._count == count else self._json(clean)
+        return clean if self._count == count else self._json(clean, also)
 
-    def _json(self, value: Json, *, secret: bool = False) -> Json:
+    def _json(self, value: Json, also: re.Pattern[str] | None, *, secret: bool = False) -> Json:
         if isinstance(value, str):
             return self._placeholder(value) if secret and value else self.text(value)
         if isinstance(value, list):
-            return [self._json(item, secret=secret) for item in value]
+            return [self._json(item, also, secret=secret) for item in value]
         if isinstance(value, dict):
             for stream_secret in lxd.operation_streams(value):
                 self._placeholder(stream_secret)
             return {
-                self.text(key): self._json(item, secret=secret or bool(_KEY.match(key)))
+                self.text(key): self._json(item, also, secret=secret or _is_secret(key, also))
                 for key, item in value.items()
             }
         if secret and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -263,6 +272,10 @@ class Redactor:
                 clean += word[done:at] + alike[found]
                 done = at + len(found)
         return clean + word[done:]
+
+
+def _is_secret(key: str, also: re.Pattern[str] | None) -> bool:
+    return bool(_KEY.match(key) or (also is not None and also.match(key)))
 
 
 def _spellings(secret: str) -> set[str]:

@@ -47,11 +47,13 @@ class Moment(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """Who is at the client's end of a connection (unix(7), SO_PEERCRED)."""
+    """Who is at the client's end of a connection (unix(7), SO_PEERCRED and SO_PEERGROUPS)."""
 
     pid: int
     uid: int
     gid: int
+    groups: tuple[int, ...] = ()
+    """The supplementary ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +105,21 @@ class Capture:
             self._kept += data[:room]
         self.size += len(data)
 
-    def body(self) -> Body:
-        """What has been taken until now."""
+    def skip(self, size: int) -> None:
+        """Count bytes that are known of, and not known."""
+        self.size += size
+        self._limit = 0
+
+    def body(self, digest: str = "") -> Body:
+        """What has been taken until now.
+
+        Args:
+            digest: the SHA-256 of all of it, where that is known from elsewhere.
+        """
         if not self.size:
             return EMPTY
-        return Body(self.size, bytes(self._kept), self._hash.hexdigest() if self._hash else "")
+        known = digest or (self._hash.hexdigest() if self._hash else "")
+        return Body(self.size, bytes(self._kept), known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +301,16 @@ class FrameSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class BytesSeen:
+    """Bytes passed on a connection that left HTTP and has no frames, of transaction ``number``."""
+
+    number: int
+    direction: Direction
+    data: bytes
+    at: Moment
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something that a person should know about the tap itself, in one line."""
 
@@ -296,5 +318,5 @@ class Note:
     at: Moment = field(default=Moment(0, 0))
 
 
-Update = Finished | Upgraded | Open | FrameSeen | Note
+Update = Finished | Upgraded | Open | FrameSeen | BytesSeen | Note
 """What happens to transactions, in the order in which it does."""

@@ -16,6 +16,7 @@ from lxdtap.log.entries import Entry, FrameEntry, NoteEntry, OperationEntry, Sta
 from lxdtap.redact import Redactor
 from lxdtap.transaction import (
     Body,
+    BytesSeen,
     Capture,
     Direction,
     Finished,
@@ -131,13 +132,16 @@ class Journal:
     Args:
         selection: what is shown.
         frames: whether the log's format has a place for single frames.
+        redactor: gives placeholders; None: one of its own.
     """
 
-    def __init__(self, selection: Selection, *, frames: bool = True) -> None:
+    def __init__(
+        self, selection: Selection, *, frames: bool = True, redactor: Redactor | None = None
+    ) -> None:
         self._frames = frames
         self._verbose = selection.verbose
         self._wanted = selection.wanted()
-        self._redactor = None if selection.secrets else Redactor()
+        self._redactor = None if selection.secrets else redactor or Redactor()
         self._operations = lxd.Operations()
         self._watched: dict[int, _Watched] = {}
 
@@ -152,6 +156,8 @@ class Journal:
                 return self._open(update)
             case FrameSeen():
                 return self._frame(update)
+            case BytesSeen():
+                return []  # the tunnel's counts tell of them
             case Note():
                 return [NoteEntry(update.text, update.at)]
             case _:

@@ -1,7 +1,7 @@
 """The request core: the one place that connects to the daemon and makes transactions.
 
 A :class:`Core` takes connected client sockets, whoever they are from, connects each to the daemon
-on a socket of its own, relays, and tells ``hear`` what became of the transactions on it.
+on a socket of its own, relays, and tells ``hear`` of what passes, as events.
 
 Bytes are looked at after they were sent on, for so long at a time that nobody else waits: what
 is not read by then is read in later turns of the loop. A connection that brings more than can be
@@ -21,10 +21,9 @@ from lxdtap.errors import UpstreamError
 from lxdtap.tap.refusal import Refusal
 from lxdtap.tap.relay import Link, Relay
 from lxdtap.tap.upstream import Upstream
-from lxdtap.transaction import Direction, Moment, Note, Peer, Update
+from lxdtap.transaction import Direction, Moment, Peer
 from lxdtap.wire.connection import Wire
-from lxdtap.wire.events import Closed, Event
-from lxdtap.wire.fold import Fold
+from lxdtap.wire.events import Closed, Event, Opened, Refused, Said
 
 CAPTURE = 4 << 20
 """Bytes of a body that are kept; larger ones are counted and hashed."""
@@ -32,9 +31,8 @@ TURN = 2_000_000
 """Nanoseconds for which one turn of the loop may look at what passed."""
 UNREAD = 1 << 20
 """Bytes of one connection that may have passed and not been looked at."""
-_TICK = 0.2
 
-Hear = Callable[[Update], None]
+Hear = Callable[[Event], None]
 Follow = Callable[[int], Wire]
 
 
@@ -48,7 +46,7 @@ class Core:
 
     Args:
         upstream: the daemon.
-        hear: is told every update, in order, on the loop's thread.
+        hear: is told every event, in order, on the loop's thread.
         loop: runs it all.
         follow: makes what reads a connection, from the connection's number.
     """
@@ -60,7 +58,6 @@ class Core:
         loop: asyncio.AbstractEventLoop,
         follow: Follow | None = None,
     ) -> None:
-        self.fold = Fold(CAPTURE)
         self.loop = loop
         self.relay = Relay(loop)
         self._upstream = upstream
@@ -69,9 +66,13 @@ class Core:
         self._tapped: dict[int, _Tapped] = {}
         self._late: deque[_Tapped] = deque()
         self._connections = 0
-        self._ticking = False
         self._empty: asyncio.Event = asyncio.Event()
         self._empty.set()
+
+    @property
+    def served(self) -> int:
+        """How many clients came."""
+        return self._connections
 
     @property
     def busy(self) -> int:
@@ -92,12 +93,11 @@ class Core:
             The connection's number, as its transactions will have it.
         """
         self._connections += 1
-        self.fold.open(self._connections, self._upstream.base, peer)
+        self._hear(Opened(self._connections, moment(), self._upstream.base, peer))
         tapped = _Tapped(self, self._connections, self._follow(self._connections))
         tapped.gone = gone
         self._tapped[self._connections] = tapped
         self._empty.clear()
-        self._start_ticking()
         tapped.joining = self.loop.create_task(self._join(client, peer, tapped))
         return self._connections
 
@@ -128,9 +128,9 @@ class Core:
 
     # -- what connections tell
 
-    def tell(self, update: Update) -> None:
-        """Pass an update on."""
-        self._hear(update)
+    def tell(self, event: Event) -> None:
+        """Pass an event on."""
+        self._hear(event)
 
     def late(self, tapped: _Tapped) -> None:
         """A connection has passed more than could be looked at: go on in the next turn."""
@@ -164,24 +164,11 @@ class Core:
             client.close()
             raise
         except UpstreamError as error:
-            self.fold.own(tapped.number)
-            self.tell(Note(str(error), moment()))
+            self._hear(Refused(tapped.number, moment(), str(error)))
             ours, daemon = socket.socketpair()
             tapped.refusal = Refusal(self.loop, ours, error)
         tapped.joining = None
         tapped.link = self.relay.join(client, daemon, tapped)
-
-    def _start_ticking(self) -> None:
-        if not self._ticking:
-            self._ticking = True
-            self.loop.call_later(_TICK, self._tick)
-
-    def _tick(self) -> None:
-        self._ticking = False
-        for update in self.fold.tick(time.monotonic_ns()):
-            self.tell(update)
-        if self._tapped:
-            self._start_ticking()
 
 
 class _Look(NamedTuple):
@@ -279,8 +266,7 @@ class _Tapped:
         """A fault of ours while looking ends the looking, nothing else."""
         try:
             for event in look.events:
-                for update in self._core.fold.add(event):
-                    self._core.tell(update)
+                self._core.tell(event)
                 if until is not None and time.monotonic_ns() >= until:
                     return False
         except Exception as error:  # noqa: BLE001 - whatever it is, the bytes must go on
@@ -291,12 +277,11 @@ class _Tapped:
 
     def _fault(self, error: Exception, at: Moment) -> None:
         fault = f"a fault of lxdtap's, please report it: {error!r}"
-        self._core.tell(Note(f"connection {self.number} is only counted from here on; {fault}", at))
+        self._core.tell(Said(at, f"connection {self.number} is only counted from here on; {fault}"))
         try:
             if self._wire is not None:
                 for event in self._wire.give_up(fault, at):
-                    for update in self._core.fold.add(event):
-                        self._core.tell(update)
+                    self._core.tell(event)
         except Exception:  # noqa: BLE001 - not even that: then it is relayed unseen
             self._wire = None
             while len(self._looks) > 1:

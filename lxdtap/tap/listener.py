@@ -1,16 +1,18 @@
 """lxdtap's own socket: put in its place whole, never more open than meant, and taken away again.
 
-It is bound in a fresh directory that nobody else can enter, given its mode there, and then
-linked to its name, which fails where the name exists. ``bind()`` in place would leave it open
+It is bound in a fresh directory that nobody else can enter, given its group and mode there, and
+then linked to its name, which fails where the name exists. ``bind()`` in place would leave it open
 to others for a moment, whatever the umask; asyncio's own server would also remove a live socket
 that it finds there.
 """
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import errno
+import grp
 import os
 import shutil
 import socket
@@ -27,19 +29,28 @@ _BACKLOG = 1024
 _ACCEPTED_AT_ONCE = 64
 _PAUSE = 0.2
 """Seconds without accepting after the process or the machine ran out of file descriptors."""
-_UCRED = struct.Struct("3i")
+_UCRED = struct.Struct("iII")
+_SO_PEERGROUPS = 59  # socket(7); Python's module has no name for it
+_LONGEST_OPTION = 1024  # what Python's getsockopt() takes
+_NO_ID = 0xFFFFFFFF  # chown(2): "-1" leaves a group as it is
 
 Serve = Callable[[socket.socket, Peer], object]
 
 
 class Listener:
-    """A listening unix socket that has its name; :meth:`close` takes both away."""
+    """A listening unix socket that has its name; :meth:`close` takes both away.
 
-    def __init__(self, sock: socket.socket, path: str, made: str = "") -> None:
+    Of one that was handed over, the name stays with whoever made it.
+    """
+
+    def __init__(
+        self, sock: socket.socket, path: str, made: str = "", *, handed_over: bool = False
+    ) -> None:
         self.path = path
         self._sock = sock
         self._identity = _identity(os.lstat(path))
         self._made = made  # a directory to remove with it
+        self._handed_over = handed_over
         self._loop: asyncio.AbstractEventLoop | None = None
         self._serve: Serve | None = None
         self._complain: Callable[[str], None] | None = None
@@ -65,7 +76,7 @@ class Listener:
         if self._loop is not None:
             self._loop.remove_reader(self._sock.fileno())
         with contextlib.suppress(OSError):
-            if _identity(os.lstat(self.path)) == self._identity:
+            if not self._handed_over and _identity(os.lstat(self.path)) == self._identity:
                 os.unlink(self.path)
         self._sock.close()
         if self._made:
@@ -101,18 +112,67 @@ class Listener:
 
 
 def peer(sock: socket.socket) -> Peer:
-    """Who is at the other end (unix(7), SO_PEERCRED)."""
+    """Who is at the other end, as of its connect() (unix(7), SO_PEERCRED and SO_PEERGROUPS)."""
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    return Peer(*_UCRED.unpack(raw))
+    pid, uid, gid = _UCRED.unpack(raw)
+    return Peer(pid, uid, gid, _groups(sock))
 
 
-def private(environ: dict[str, str]) -> Listener:
-    """A socket that nobody else knows of, in a directory of its own.
+def _groups(sock: socket.socket) -> tuple[int, ...]:
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _LONGEST_OPTION)
+    except OSError as error:
+        if error.errno != errno.ERANGE:
+            raise
+        raw = _many_groups(sock)
+    return tuple(array.array("I", raw))
+
+
+def _many_groups(sock: socket.socket) -> bytes:
+    """More than Python's own ``getsockopt()`` has room for."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    raw = ctypes.create_string_buffer(4 * os.sysconf("SC_NGROUPS_MAX"))
+    size = ctypes.c_uint32(len(raw))
+    if libc.getsockopt(sock.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, raw, ctypes.byref(size)):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return raw.raw[: size.value]
+
+
+def group_id(text: str) -> int:
+    """The group for ``--group``, by its name or number; a tap that runs as root may serve one.
+
+    Raises:
+        ListenError: there is no such group, or we are not root.
+    """
+    if os.geteuid() != 0:
+        raise ListenError(
+            f"cannot serve group {text}: without root, all of it would reach the daemon as you;"
+            " use sudo, or leave --group out"
+        )
+    with contextlib.suppress(KeyError, UnicodeError, ValueError):
+        return grp.getgrnam(text).gr_gid
+    if text.isascii() and text.isdigit() and int(text) < _NO_ID:
+        return int(text)
+    raise ListenError(f"no group {text!r} here: `getent group` lists them; a gid will do too")
+
+
+def _group_name(group: int) -> str:
+    try:
+        return grp.getgrgid(group).gr_name
+    except KeyError:
+        return str(group)
+
+
+def private(environ: dict[str, str], group: int | None = None) -> Listener:
+    """A socket that nobody else knows of, in a directory of its own; ``group`` may enter.
 
     Raises:
         ListenError: it cannot be made.
     """
-    parent = environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    runtime = environ.get("XDG_RUNTIME_DIR") if group is None else None  # its user's alone
+    parent = runtime or tempfile.gettempdir()
     if not os.path.isdir(parent) or len(os.fsencode(parent)) > LONGEST_PATH - 40:
         parent = "/tmp"
     try:
@@ -120,7 +180,7 @@ def private(environ: dict[str, str]) -> Listener:
     except OSError as error:
         text = f"cannot make a directory for lxdtap's socket in {parent}: {error.strerror}"
         raise ListenError(f"{text}; set XDG_RUNTIME_DIR to one where that is possible") from error
-    return publish(f"{directory}/{SOCKET}", made=directory)
+    return _publish(f"{directory}/{SOCKET}", group, made=True)
 
 
 def stable_path(environ: dict[str, str], uid: int) -> str:
@@ -151,32 +211,121 @@ def listen_path(text: str) -> str:
     )
 
 
-def publish(path: str, *, made: str = "") -> Listener:
-    """Listen at ``path``, for this user (and root) alone.
+def publish(path: str, *, group: int | None = None) -> Listener:
+    """Listen at ``path``, for this user (and root) alone, or for ``group`` too.
 
     A stale socket there is replaced; a live one, and anything else, is left alone. A missing
-    directory is made, one level of it.
+    directory is made, one level of it, and removed in the end; one that exists is not changed.
 
     Raises:
-        ListenError: the name is taken, too long, or cannot be made.
+        ListenError: the name is taken, too long, cannot be made, or not be reached by the group.
     """
     if len(os.fsencode(path)) > LONGEST_PATH:
         raise ListenError(
             f"cannot listen at {path}: a unix socket's path has at most {LONGEST_PATH} bytes,"
             f" this one has {len(os.fsencode(path))}; name a shorter one with --listen"
         )
+    try:
+        os.mkdir(os.path.dirname(path), 0o700)
+    except FileExistsError:
+        return _publish(path, group, made=False)
+    except OSError as error:
+        raise _cannot_listen(path, error) from error
+    return _publish(path, group, made=True)
+
+
+def _publish(path: str, group: int | None, *, made: bool) -> Listener:
     directory = os.path.dirname(path)
     try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(directory, 0o700)
+        if made and group is not None:
+            _admit(directory, group)
         _check_directory(directory)
-        sock = _bound(directory, path)
+        if group is not None:
+            _check_way(directory, group)
+        sock = _bound(directory, path, group)
+    except BaseException as error:
+        if made:
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+        if isinstance(error, OSError):
+            raise _cannot_listen(path, error) from error
+        raise
+    return Listener(sock, path, directory if made else "")
+
+
+def _cannot_listen(path: str, error: OSError) -> ListenError:
+    reason = error.strerror or str(error)
+    return ListenError(f"cannot listen at {path}: {reason}; name another place with --listen")
+
+
+def _admit(directory: str, group: int) -> None:
+    """Let a group enter a directory of ours that is fresh and 0700."""
+    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        _drop_acl(number)
+        os.fchown(number, -1, group)
+        os.fchmod(number, 0o750)
+    finally:
+        os.close(number)
+
+
+def _drop_acl(target: str | int) -> None:
+    """Undo what a parent's default ACL gave (acl(5)): a mode for the group makes that count."""
+    for name in os.listxattr(target):
+        if name.startswith("system.posix_acl_"):
+            os.removexattr(target, name)
+
+
+def _check_way(directory: str, group: int) -> None:
+    """A group that cannot get to the socket is not served."""
+    real = os.path.realpath(directory)
+    ways = [real]
+    while ways[-1] != "/":
+        ways.append(os.path.dirname(ways[-1]))
+    for way in ways:
+        status = os.stat(way)
+        needed = stat.S_IXGRP if status.st_gid == group else stat.S_IXOTH
+        if not status.st_mode & needed:
+            raise ListenError(
+                f"cannot serve group {_group_name(group)} in {directory}: it may not enter {way},"
+                " which lxdtap leaves as it is; let it (chgrp, chmod g+x), or name another place"
+                " with --listen"
+            )
+
+
+def handed_over(number: int, *, as_callers: bool) -> Listener:
+    """Listen on a socket that the service manager made, listening already; its mode is as made.
+
+    Args:
+        number: its descriptor.
+        as_callers: whether the daemon is connected to as each caller; else nobody but us is served.
+
+    Raises:
+        ListenError: it is no listening unix stream socket with a name that clients look for, or
+            it is open to others who would be taken for us.
+    """
+    sock = None
+    try:
+        sock = socket.socket(fileno=number)
+        if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+            raise OSError("it is not a unix stream socket (ListenStream=/...)")
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise OSError("it does not listen (Accept= is to be no)")
+        path = sock.getsockname()
+        if not isinstance(path, str) or os.path.basename(path) != SOCKET:
+            raise OSError(f"its name {path!r} does not end in /{SOCKET}, which clients look for")
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+        if mode & (stat.S_IWGRP | stat.S_IWOTH) and not as_callers:
+            raise OSError(f"with mode {mode:04o} others could use it, and act as you (SocketMode=)")
+        return Listener(sock, path, handed_over=True)
     except OSError as error:
+        if sock is not None:
+            sock.close()
         reason = error.strerror or str(error)
         raise ListenError(
-            f"cannot listen at {path}: {reason}; name another place with --listen"
+            f"cannot listen on the socket that was handed over (descriptor {number}): {reason};"
+            " mend its .socket unit, and restart that"
         ) from error
-    return Listener(sock, path, made)
 
 
 def _check_directory(directory: str) -> None:
@@ -191,7 +340,7 @@ def _check_directory(directory: str) -> None:
         )
 
 
-def _bound(directory: str, path: str) -> socket.socket:
+def _bound(directory: str, path: str, group: int | None) -> socket.socket:
     nest = tempfile.mkdtemp(prefix=".lxdtap-", dir=directory)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -201,6 +350,10 @@ def _bound(directory: str, path: str) -> socket.socket:
             name = f"/proc/self/fd/{nest_fd}/s"
             sock.bind(name)
             os.chmod(name, 0o600)
+            if group is not None:
+                _drop_acl(name)
+                os.chown(name, -1, group)
+                os.chmod(name, 0o660)
         finally:
             os.close(nest_fd)
         sock.listen(_BACKLOG)

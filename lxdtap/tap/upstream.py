@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from typing import Protocol
 
 from lxdtap.endpoint import Endpoint
 from lxdtap.errors import UpstreamError
+from lxdtap.tap.identity import Connector, dial
 from lxdtap.transaction import Peer
 
 _RETRY = 0.005
+_LONGEST_RETRY = 0.04
 
 
 class Upstream(Protocol):
@@ -33,53 +36,79 @@ class Upstream(Protocol):
 
 
 class UnixUpstream:
-    """A daemon behind a unix socket, to which everybody is us."""
+    """A daemon behind a unix socket.
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    Args:
+        endpoint: where it is.
+        connector: connects as each caller; without it only we are served, and root as us.
+    """
+
+    def __init__(self, endpoint: Endpoint, connector: Connector | None = None) -> None:
         self.endpoint = endpoint
+        self._connector = connector
 
     @property
     def base(self) -> str:
         """The address as ``http+unix://…``."""
         return self.endpoint.base
 
-    async def connect(self, peer: Peer | None) -> socket.socket:  # noqa: ARG002 - all are us
+    async def connect(self, peer: Peer | None) -> socket.socket:
         """A connection, waited for while the daemon's backlog is full, as a blocking one would be.
 
         Raises:
             UpstreamError: nothing answers there, or we may not connect.
         """
-        while (sock := connect(self.endpoint)) is None:  # noqa: ASYNC110 - nobody tells of room
-            await asyncio.sleep(_RETRY)
-        return sock
+        wait = _RETRY
+        while True:
+            try:
+                return await self._dial(peer)
+            except BlockingIOError:  # nobody tells of room
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, _LONGEST_RETRY)
 
     def close(self) -> None:
-        """Nothing was needed."""
+        """Connect as nobody else any more."""
+        if self._connector is not None:
+            self._connector.close()
+
+    async def _dial(self, peer: Peer | None) -> socket.socket:
+        """A connection: as us where ``peer`` is us or root, else as ``peer`` or not at all."""
+        other = None if peer is None or peer.uid in (0, os.geteuid()) else peer
+        try:
+            if other is None:
+                return dial(self.endpoint.path)
+            if self._connector is None:
+                raise _not_served(other)
+            return await self._connector.connect(self.endpoint.path, other)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise unreachable(self.endpoint, error, other) from error
+
+
+def _not_served(peer: Peer) -> UpstreamError:
+    """Somebody has opened our socket to others, whom the daemon would take for us."""
+    us = os.geteuid()
+    text = f"uid {peer.uid} is not served: what passes here reaches the daemon as uid {us}"
+    return UpstreamError(f"{text}; run lxdtap as root, with --group", 403)
 
 
 def connect(endpoint: Endpoint) -> socket.socket | None:
-    """Connect to a unix socket, without waiting; None where it has no room for now.
-
-    The socket has no name: a client with one is not trusted by LXD (lxd/daemon.go, Authenticate).
+    """Connect to a unix socket as ourselves, without waiting; None where it has no room for now.
 
     Raises:
         UpstreamError: nothing answers there, or we may not connect.
     """
-    sock = None
     try:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        sock.connect(endpoint.path)
+        return dial(endpoint.path)
+    except BlockingIOError:
+        return None
     except OSError as error:
-        if sock is not None:
-            sock.close()
-        if isinstance(error, BlockingIOError):  # unix(7), EAGAIN: its backlog is full
-            return None
         raise unreachable(endpoint, error) from error
-    return sock
 
 
-def unreachable(endpoint: Endpoint, error: OSError) -> UpstreamError:
-    """What it means that a connection failed so, and what to do."""
+def unreachable(endpoint: Endpoint, error: OSError, peer: Peer | None = None) -> UpstreamError:
+    """What it means that a connection failed so, as ``peer`` if named, and what to do."""
     where = f"{endpoint.path} (from {endpoint.found_by})"
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
@@ -89,7 +118,9 @@ def unreachable(endpoint: Endpoint, error: OSError) -> UpstreamError:
         case errno.ECONNREFUSED:
             text = f"no daemon listens at {where}: start it, or name another with --upstream"
         case errno.EACCES | errno.EPERM:
-            text = f"not permitted to connect to {where}: join the socket's group, or use sudo"
+            who = f" as uid {peer.uid}" if peer is not None else ""
+            text = f"not permitted to connect to {where}{who}"
+            text += ": join the socket's group, or use sudo"
             return UpstreamError(text, 403)
         case _:
             text = f"cannot connect to {where}: {error.strerror or error}; see --upstream"

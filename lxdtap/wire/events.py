@@ -1,6 +1,7 @@
-"""What one connection's bytes mean, as they come: the vocabulary between the wire and the fold.
+"""What connections' bytes mean, as they come: the vocabulary between the wire and the fold.
 
-Every event names its connection and, but for :class:`Closed`, the exchange on it, counted from 0.
+Every event but :class:`Said` names its connection; those of messages also the exchange on it,
+counted from 0. All that the log and a recording know is in them.
 Events hold raw bytes; :mod:`lxdtap.wire.fold` makes values of them. They are tuples because several
 are made for each transaction, while it waits.
 """
@@ -9,8 +10,25 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lxdtap.transaction import Direction, Frame, Moment
+from lxdtap.transaction import Direction, Frame, Moment, Peer
 from lxdtap.wire.http1 import RawHeaders
+
+
+class Opened(NamedTuple):
+    """A client came. ``base`` is the daemon's address, ``peer`` who it is."""
+
+    connection: int
+    at: Moment
+    base: str
+    peer: Peer | None
+
+
+class Refused(NamedTuple):
+    """The daemon cannot be reached: what is answered is lxdtap's own word. ``reason`` says why."""
+
+    connection: int
+    at: Moment
+    reason: str
 
 
 class RequestHead(NamedTuple):
@@ -50,6 +68,26 @@ class Data(NamedTuple):
     at: Moment
     direction: Direction
     data: bytes
+
+
+class Skipped(NamedTuple):
+    """A piece that was not kept in a recording; ``size`` is its bytes."""
+
+    connection: int
+    exchange: int
+    at: Moment
+    direction: Direction
+    size: int
+
+
+class Digest(NamedTuple):
+    """The SHA-256, in hexadecimal, of a body of which pieces were skipped."""
+
+    connection: int
+    exchange: int
+    at: Moment
+    direction: Direction
+    sha256: str
 
 
 class MessageEnd(NamedTuple):
@@ -110,6 +148,16 @@ class Closed(NamedTuple):
     why: str
 
 
-Event = (
-    RequestHead | ResponseHead | Data | MessageEnd | Garbled | Switched | FrameData | Cut | Closed
+class Said(NamedTuple):
+    """Something that a person should know about the tap itself, in one line."""
+
+    at: Moment
+    text: str
+
+
+OfExchange = (
+    ResponseHead | Data | Skipped | Digest | MessageEnd | Garbled | Switched | FrameData | Cut
 )
+"""What happens to an exchange that has begun."""
+
+Event = Opened | Refused | RequestHead | OfExchange | Closed | Said

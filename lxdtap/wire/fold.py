@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lxdtap.transaction import (
+    Body,
+    BytesSeen,
     Capture,
     Count,
     Direction,
@@ -17,6 +19,7 @@ from lxdtap.transaction import (
     FrameSeen,
     Headers,
     Moment,
+    Note,
     Open,
     Peer,
     Request,
@@ -32,12 +35,18 @@ from lxdtap.wire.events import (
     Closed,
     Cut,
     Data,
+    Digest,
     Event,
     FrameData,
     Garbled,
     MessageEnd,
+    OfExchange,
+    Opened,
+    Refused,
     RequestHead,
     ResponseHead,
+    Said,
+    Skipped,
     Switched,
 )
 from lxdtap.wire.http1 import RawHeaders
@@ -60,6 +69,10 @@ class _Message:
     trailers: RawHeaders = ()
     garbled: str = ""
     cut: str = ""
+    digest: str = ""
+
+    def body(self) -> Body:
+        return self.capture.body(self.digest)
 
 
 @dataclass(slots=True)
@@ -126,26 +139,44 @@ class Fold:
         self._limit = limit
         self._connections: dict[int, _Connection] = {}
 
-    def open(self, connection: int, base: str, peer: Peer | None) -> None:
-        """A connection from ``peer`` to the daemon at ``base`` was made."""
-        self._connections[connection] = _Connection(base, peer)
-
-    def own(self, connection: int) -> None:
-        """What is answered on this connection from now on is lxdtap's own word."""
-        self._connections[connection].own = True
-
     def add(self, event: Event) -> list[Update]:
-        """Take an event; return what is worth telling now."""
-        connection = self._connections[event.connection]
+        """Take an event; return what is worth telling now.
+
+        An event of a connection that is not known is passed over: its beginning was lost.
+        """
+        match event:
+            case Said():
+                return [Note(event.text, event.at)]
+            case Opened():
+                self._connections[event.connection] = _Connection(event.base, event.peer)
+                return []
+        connection = self._connections.get(event.connection)
+        if connection is None:
+            return []
         match event:
             case RequestHead():
                 self._begin(connection, event)
                 return []
+            case Refused():
+                connection.own = True
+                return [Note(event.reason, event.at)]
             case Closed():
                 return list(self._close(connection, event))
         exchange = connection.exchanges[event.exchange]
         update = self._grow(connection, exchange, event)
         return [] if update is None else [update]
+
+    def cut(self, at: Moment, why: str) -> list[Update]:
+        """No more is known: what is under way ends here, as broken off."""
+        return [
+            update
+            for number in list(self._connections)
+            for update in self.add(Closed(number, at, why))
+        ]
+
+    def forget(self) -> None:
+        """Events were lost: the connections that there are cannot be followed any further."""
+        self._connections.clear()
 
     def tick(self, now: int) -> list[Update]:
         """Tell of what has been under way for a second and was not yet told of."""
@@ -164,28 +195,23 @@ class Fold:
         connection.exchanges[head.exchange] = _Exchange(self.count, head, *messages)
 
     def _grow(
-        self,
-        connection: _Connection,
-        exchange: _Exchange,
-        event: ResponseHead | Data | MessageEnd | Garbled | Switched | FrameData | Cut,
+        self, connection: _Connection, exchange: _Exchange, event: OfExchange
     ) -> Update | None:
         match event:
             case Data():
-                _add_data(exchange, event)
-            case ResponseHead() if event.interim:
-                exchange.interim.append(event.status)
-            case ResponseHead():
-                exchange.answer = event
+                return _add_data(exchange, event)
             case MessageEnd():
                 return self._message_over(connection, exchange, event)
             case FrameData():
                 return _add_frame(exchange, event)
             case Switched():
                 return self._switch(connection, exchange, event)
-            case Garbled():
-                _message(exchange, event.direction).garbled = event.reason
-            case _:  # cut
-                _message(exchange, event.direction).cut = event.doing
+            case ResponseHead() if event.interim:
+                exchange.interim.append(event.status)
+            case ResponseHead():
+                exchange.answer = event
+            case _:
+                _note(exchange, event)
         return None
 
     def _message_over(
@@ -228,7 +254,7 @@ class Fold:
                 decode(head.target),
                 decode(head.version),
                 _headers(head.headers),
-                exchange.request.capture.body(),
+                exchange.request.body(),
                 _headers(exchange.request.trailers),
                 exchange.request.garbled,
             ),
@@ -246,11 +272,27 @@ def _message(exchange: _Exchange, direction: Direction) -> _Message:
     return exchange.request if direction is Direction.SENT else exchange.response
 
 
-def _add_data(exchange: _Exchange, event: Data) -> None:
+def _add_data(exchange: _Exchange, event: Data) -> Update | None:
     if exchange.tunnel is None:
         _message(exchange, event.direction).capture.add(event.data)
-    else:
-        exchange.tunnel.add(event.direction, 0, len(event.data), event.at)
+        return None
+    exchange.tunnel.add(event.direction, 0, len(event.data), event.at)
+    return BytesSeen(exchange.number, event.direction, event.data, event.at)
+
+
+def _note(exchange: _Exchange, event: Skipped | Digest | Garbled | Cut) -> None:
+    message = _message(exchange, event.direction)
+    match event:
+        case Skipped() if exchange.tunnel is not None:
+            exchange.tunnel.add(event.direction, 0, event.size, event.at)
+        case Skipped():
+            message.capture.skip(event.size)
+        case Digest():
+            message.digest = event.sha256
+        case Garbled():
+            message.garbled = event.reason
+        case Cut():
+            message.cut = event.doing
 
 
 def _add_frame(exchange: _Exchange, event: FrameData) -> Update | None:
@@ -282,7 +324,7 @@ def _response(exchange: _Exchange) -> Response | None:
         decode(answer.reason),
         decode(answer.version),
         _headers(answer.headers),
-        exchange.response.capture.body(),
+        exchange.response.body(),
         _headers(exchange.response.trailers),
         tuple(exchange.interim),
     )

@@ -189,7 +189,6 @@ def test_not_permitted(daemon: FakeDaemon) -> None:
     [
         ("--format", "xml"),
         ("--only", "nonsense pattern"),
-        ("--upstream", "https://h:8443"),
         ("-z",),
     ],
 )

@@ -1,0 +1,130 @@
+"""The tap's end of the recorder: events are sent to its process, and nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from lxdtap.record.output import complain
+from lxdtap.record.worker import EVENT, HEAD, LOST, SAVE, Worker, work
+from lxdtap.wire.events import Event
+from lxdtap.wire.records import encode
+
+WAITING = 64 << 20
+"""Bytes of events that may wait for the recorder before they are lost."""
+PATIENCE = 5.0
+"""Seconds without progress after which the recorder is taken to be stuck."""
+
+
+class Recorder:
+    """A process for the log and the recording. Make one before there are threads or a loop.
+
+    Args:
+        make: makes what works there; called in that process.
+    """
+
+    def __init__(self, make: Callable[[], Worker]) -> None:
+        here, there = socket.socketpair()
+        self._pid = os.fork()
+        if self._pid == 0:
+            here.close()
+            work(there, make)
+        there.close()
+        here.setblocking(False)
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self._sock = here
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: deque[bytes | memoryview] = deque()
+        self._size = 0
+        self._lost = False
+        self._flushing = False
+        self._dead = False
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Send from now on by this loop."""
+        self._loop = loop
+
+    def hear(self, event: Event) -> None:
+        """Take an event; never waits."""
+        if self._size > WAITING:
+            self._lost = True
+            return
+        if self._lost:
+            self._lost = False
+            self._put(LOST, b"")
+        self._put(EVENT, encode(event))
+
+    def save(self) -> None:
+        """Ask for the cassette of what there is so far."""
+        self._put(SAVE, b"")
+
+    def finish(self) -> bool:
+        """Send what waits, and wait for the recorder's end; whether all was well there.
+
+        It is waited for as long as it works: a long recording takes its time to save, and says so.
+        """
+        if self._loop is not None:
+            self._loop.remove_writer(self._sock.fileno())
+            self._loop = None
+        if self._lost:
+            self._put(LOST, b"")
+        while self._waiting and not self._dead:
+            _, ready, _ = select.select([], [self._sock], [], PATIENCE)
+            if not ready:
+                complain("the end of the log and of the recording is missing: too slow to take it")
+                break
+            self._send()
+        self._sock.close()
+        _, status = os.waitpid(self._pid, 0)
+        return os.waitstatus_to_exitcode(status) == 0
+
+    # -- sending
+
+    def _put(self, kind: int, data: bytes) -> None:
+        if self._dead:
+            return
+        self._waiting.append(HEAD.pack(kind, len(data)))
+        self._waiting.append(data)
+        self._size += HEAD.size + len(data)
+        if not self._flushing and self._loop is not None:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send what the socket takes; go on when it takes more."""
+        self._send()
+        if self._loop is None:
+            return
+        if self._waiting and not self._dead:
+            self._loop.add_writer(self._sock.fileno(), self._flush)
+        else:
+            self._loop.remove_writer(self._sock.fileno())
+            self._flushing = False
+
+    def _send(self) -> None:
+        while self._waiting:
+            try:
+                sent = self._sock.sendmsg(
+                    [self._waiting[i] for i in range(min(64, len(self._waiting)))]
+                )
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                # Its process is gone, having said why. Traffic goes on.
+                self._dead = True
+                self._waiting.clear()
+                return
+            self._drop(sent)
+
+    def _drop(self, sent: int) -> None:
+        self._size -= sent
+        while sent or (self._waiting and not len(self._waiting[0])):
+            first = self._waiting.popleft()
+            if sent < len(first):
+                self._waiting.appendleft(memoryview(first)[sent:])
+                return
+            sent -= len(first)

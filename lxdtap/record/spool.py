@@ -1,0 +1,160 @@
+"""The spool: events in a file as they come, so that no more than the last is ever lost.
+
+A line that says what it is, then records: length and CRC-32, four bytes each, little-endian, then
+the event (see :mod:`lxdtap.wire.records`). What is written is written whole or not at all: where
+the disk fails, the file is cut back to its last record. It needs no end; a reader stops at the
+first record that is not right, and what is before that is intact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lxdtap.errors import SpoolError
+from lxdtap.wire.events import Event
+from lxdtap.wire.records import UnreadableRecordError, decode
+
+MAGIC = b"lxdtap spool 1\n"
+LONGEST = 32 << 20
+"""Bytes of a record: more than the longest event there is."""
+_HEAD = struct.Struct("<II")
+_READ = 1 << 20
+
+
+class Spool:
+    """A spool that is being written; it is locked (flock(2)) as long as it is.
+
+    Args:
+        path: where; nothing may be there yet.
+
+    Raises:
+        SpoolError: something is, or it cannot be made.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self._file = os.open(path, flags, 0o600)
+        except FileExistsError as error:
+            raise SpoolError(
+                f"there is a recording under way, or one that was interrupted, at {path}: end it,"
+                f" or save it by `lxdtap recover {path}`"
+            ) from error
+        except OSError as error:
+            raise SpoolError(
+                f"cannot record to {path}: {error.strerror}; name another place with -w"
+            ) from error
+        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._size = 0
+        self._write(MAGIC)
+
+    def add(self, records: list[bytes]) -> None:
+        """Write records after the others.
+
+        Raises:
+            OSError: the disk failed; none of these was kept, the file is as it was before.
+        """
+        framed = (part for r in records for part in (_HEAD.pack(len(r), zlib.crc32(r)), r))
+        self._write(b"".join(framed))
+
+    def close(self, *, remove: bool) -> None:
+        """Give it up; what it holds stays on the disk unless it is to be removed."""
+        with contextlib.suppress(OSError):
+            os.fsync(self._file)
+        if remove:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        os.close(self._file)
+
+    def _write(self, data: bytes) -> None:
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[os.write(self._file, left) :]
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            os.lseek(self._file, self._size, os.SEEK_SET)
+            raise
+        self._size += len(data)
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a spool holds; ``damage`` says where and why it ended early, once it has been read.
+
+    Attributes:
+        damage: empty while all is well.
+        offset: bytes read and found right.
+        size: of the file.
+    """
+
+    size: int
+    damage: str = ""
+    offset: int = 0
+
+
+def read(path: str, reading: Reading) -> Iterator[Event]:
+    """The events of a spool, as far as they are intact.
+
+    Raises:
+        SpoolError: there is no spool at ``path``.
+    """
+    try:
+        file = open(path, "rb", buffering=_READ, opener=_no_link)  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise SpoolError(f"cannot read the spool {path}: {error.strerror}") from error
+    with file:
+        reading.size = os.fstat(file.fileno()).st_size
+        if file.read(len(MAGIC)) != MAGIC:
+            raise SpoolError(f"{path} is not a spool of lxdtap's; name the FILE.spool of a -w FILE")
+        reading.offset = len(MAGIC)
+        while head := file.read(_HEAD.size):
+            if len(head) < _HEAD.size:
+                reading.damage = "it ends within a record"
+                return
+            length, checksum = _HEAD.unpack(head)
+            record = file.read(length) if length <= LONGEST else b""
+            reading.damage = _flaw(record, length, checksum)
+            if reading.damage:
+                return
+            try:
+                event = decode(record)
+            except UnreadableRecordError as error:
+                reading.damage = str(error)
+                return
+            reading.offset += len(head) + length
+            yield event
+
+
+def _flaw(record: bytes, length: int, checksum: int) -> str:
+    if length > LONGEST:
+        return "a record that is longer than any"
+    if len(record) < length:
+        return "it ends within a record"
+    return "" if zlib.crc32(record) == checksum else "a record whose checksum is wrong"
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def busy(path: str) -> bool:
+    """Whether somebody is writing this spool."""
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(number)
+    return False

@@ -1,0 +1,194 @@
+"""The recorder's process: events come in, go to the spool, and from there to the log.
+
+What the log shows has been spooled. Neither can make the tap wait: it is another process, which
+leaves out what this one is too slow for, and says so.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lxdtap.record.output import Output, complain
+from lxdtap.record.save import Saver
+from lxdtap.record.spool import Spool
+from lxdtap.record.trim import Trimmer
+from lxdtap.terminal import escape
+from lxdtap.transaction import Note, Update
+from lxdtap.wire.events import Event
+from lxdtap.wire.fold import Fold
+from lxdtap.wire.records import decode, encode
+
+CAPTURE = 4 << 20
+"""Bytes of a body that the log looks at."""
+HEAD = struct.Struct("<BI")
+"""Of what comes from the tap: what it is, and its length in bytes."""
+EVENT, SAVE, LOST = range(3)
+"""What it is: an event; a wish for the cassette now; events are missing here."""
+INCOMPLETE = 3
+"""The exit status where the recording is not whole, or not saved."""
+_TICK = 0.2
+_READ = 1 << 20
+_PATIENCE = 5.0
+
+Render = Callable[[Update], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Where the log goes, and what makes its text."""
+
+    descriptor: int
+    render: Render
+
+
+class Worker:
+    """All that is done with events.
+
+    Args:
+        log: None: there is none.
+        spool: None: nothing is recorded.
+        saver: makes the cassette of the spool.
+    """
+
+    def __init__(
+        self, log: Log | None, spool: Spool | None = None, saver: Saver | None = None
+    ) -> None:
+        self._spool = spool
+        self._saver = saver
+        self._trimmer = Trimmer()
+        self._fold = Fold(CAPTURE)
+        self._render = log.render if log is not None else None
+        self._output = Output(log.descriptor) if log is not None else None
+        self._left_out = 0
+        self._complete = True
+
+    def run(self, sock: socket.socket) -> int:
+        """Work until the tap's end is closed; the exit status."""
+        buffer = bytearray()
+        ticked = time.monotonic()
+        while True:
+            ready, _, _ = select.select([sock], [], [], _TICK)
+            if ready:
+                data = sock.recv(_READ)
+                if not data:
+                    break
+                buffer += data
+                self._take(buffer)
+            if time.monotonic() - ticked >= _TICK:
+                ticked = time.monotonic()
+                self._show(self._fold.tick(time.monotonic_ns()))
+        return self._finish()
+
+    # -- what comes
+
+    def _take(self, buffer: bytearray) -> None:
+        """Take all that is whole; spool it in one write, then show it."""
+        events: list[Event] = []
+        at = 0
+        while len(buffer) - at >= HEAD.size:
+            kind, length = HEAD.unpack_from(buffer, at)
+            end = at + HEAD.size + length
+            if len(buffer) < end:
+                break
+            if kind == EVENT:
+                events.append(decode(bytes(buffer[at + HEAD.size : end])))
+            else:
+                self._work(events)
+                events = []
+                self._other(kind)
+            at = end
+        del buffer[:at]
+        self._work(events)
+
+    def _other(self, kind: int) -> None:
+        if kind == LOST:
+            self._fold.forget()
+            self._stop_recording("more came than could be written")
+        elif self._spool is not None and self._saver is not None:
+            self._saver.save(self._spool.path, complete=self._complete)
+
+    def _work(self, events: list[Event]) -> None:
+        if self._spool is not None and events and self._complete:
+            records = [encode(kept) for event in events for kept in self._trimmer.add(event)]
+            try:
+                self._spool.add(records)
+            except OSError as error:
+                self._stop_recording(error.strerror or str(error))
+        if self._output is not None:
+            for event in events:
+                self._show(self._fold.add(event))
+
+    def _stop_recording(self, why: str) -> None:
+        if self._spool is None or not self._complete:
+            return
+        self._complete = False
+        complain(f"the recording stops here: {why}; what it has is kept, traffic goes on")
+
+    # -- the log
+
+    def _show(self, updates: list[Update]) -> None:
+        for update in updates:
+            if self._output is None or self._render is None or self._output.gone:
+                return
+            if self._output.full:
+                self._left_out += not isinstance(update, Note)
+                continue
+            if self._left_out:
+                said = f"{self._left_out} transactions were left out: the log's reader is too slow"
+                self._left_out = 0
+                self._put(Note(said))
+            self._put(update)
+
+    def _put(self, update: Update) -> None:
+        assert self._output is not None
+        assert self._render is not None
+        try:
+            text = self._render(update)
+        except Exception as error:  # noqa: BLE001 - one bad transaction must not end the log
+            complain(f"a transaction cannot be shown: {escape(repr(error))}; please report it")
+            return
+        if text:
+            self._output.put(text)
+
+    # -- the end
+
+    def _finish(self) -> int:
+        saved = True
+        if self._output is not None:
+            self._finish_log(self._output)
+        if self._spool is not None and self._saver is not None:
+            saved = self._saver.save(self._spool.path, complete=self._complete)
+            self._spool.close(remove=saved)
+        return 0 if saved and self._complete else INCOMPLETE
+
+    def _finish_log(self, output: Output) -> None:
+        written = output.finish(_PATIENCE)
+        if output.failure:
+            complain(f"the log could not be written any more: {output.failure}")
+        elif not written:
+            complain("the end of the log is missing: its reader was too slow")
+        elif self._left_out:
+            complain(
+                f"the log lacks the last {self._left_out} transactions: its reader is too slow"
+            )
+
+
+def work(sock: socket.socket, make: Callable[[], Worker]) -> None:
+    """Be the recorder's process; never returns."""
+    # A signal to the whole group is for the tap and its child: what they still do is recorded.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    status = INCOMPLETE
+    try:
+        status = make().run(sock)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not pass unsaid
+        complain(f"the log and the recording end here: {escape(repr(error))}; please report it")
+    finally:
+        os._exit(status)

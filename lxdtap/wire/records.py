@@ -1,0 +1,150 @@
+"""Events as bytes and back: how they go from process to process, and into a spool.
+
+Each is one MessagePack array: a number for its kind, then its fields in order. Whoever reads them
+need not trust them: :func:`decode` makes events of any bytes, or says that they are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+from lxdtap.transaction import Body, Direction, Frame, Moment, Opcode, Peer
+from lxdtap.wire import events
+from lxdtap.wire.events import Event
+
+KINDS: tuple[type[Event], ...] = (
+    events.Opened,
+    events.Refused,
+    events.RequestHead,
+    events.ResponseHead,
+    events.Data,
+    events.MessageEnd,
+    events.Garbled,
+    events.Switched,
+    events.FrameData,
+    events.Cut,
+    events.Closed,
+    events.Said,
+    events.Skipped,
+    events.Digest,
+)
+"""What the numbers mean. They are in files: new ones go to the end, none is taken again."""
+
+_NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
+
+
+class UnreadableRecordError(ValueError):
+    """The bytes are no event."""
+
+
+def encode(event: Event) -> bytes:
+    """An event as bytes."""
+    fields = (_NUMBERS[type(event)], *event)
+    packed: bytes = msgpack.packb(
+        fields, default=_plain, use_bin_type=True, unicode_errors="surrogateescape"
+    )
+    return packed
+
+
+def decode(record: bytes) -> Event:
+    """The event that these bytes are.
+
+    Raises:
+        UnreadableRecordError: they are none.
+    """
+    try:
+        number, *fields = msgpack.unpackb(
+            record, use_list=False, unicode_errors="surrogateescape", strict_map_key=True
+        )
+        kind: Callable[..., Event] = KINDS[number]
+        names = KINDS[number]._fields
+        if len(fields) != len(names):
+            raise UnreadableRecordError(f"{KINDS[number].__name__} with {len(fields)} fields")
+        return kind(*(_FIELDS[name](value) for name, value in zip(names, fields, strict=True)))
+    except UnreadableRecordError:
+        raise
+    except Exception as error:
+        raise UnreadableRecordError(f"no record of an event: {error!r}") from error
+
+
+def _plain(value: object) -> Any:  # noqa: ANN401 - what MessagePack knows
+    match value:
+        case Direction():
+            return value is Direction.SENT
+        case Frame():
+            return value.opcode, value.payload, value.final
+        case Body():
+            return value.size, value.captured, value.digest
+    raise TypeError(f"{type(value).__name__} is no part of an event")
+
+
+def _direction(sent: Any) -> Direction:  # noqa: ANN401 - hostile, maybe
+    return Direction.SENT if _is(bool)(sent) else Direction.RECEIVED
+
+
+def _is(kind: type) -> Callable[[Any], Any]:
+    """A check that a value is of a type."""
+
+    def check(value: Any) -> Any:  # noqa: ANN401 - hostile, maybe
+        if type(value) is not kind:
+            raise UnreadableRecordError(f"{value!r:.50} where {kind.__name__} belongs")
+        return value
+
+    return check
+
+
+def _integer(value: Any) -> int:  # noqa: ANN401 - hostile, maybe
+    number: int = _is(int)(value)
+    return number
+
+
+def _peer(value: Any) -> Peer | None:  # noqa: ANN401 - hostile, maybe
+    if value is None:
+        return None
+    pid, uid, gid, groups = value
+    numbers = (_integer(pid), _integer(uid), _integer(gid))
+    return Peer(*numbers, tuple(_integer(group) for group in groups))
+
+
+def _moment(value: Any) -> Moment:  # noqa: ANN401 - hostile, maybe
+    monotonic, wall = value
+    return Moment(_integer(monotonic), _integer(wall))
+
+
+def _headers(value: Any) -> tuple[tuple[bytes, bytes], ...]:  # noqa: ANN401 - hostile, maybe
+    text = _is(bytes)
+    return tuple((text(name), text(content)) for name, content in value)
+
+
+def _frame(value: Any) -> Frame:  # noqa: ANN401 - hostile, maybe
+    opcode, (size, captured, digest), final = value
+    body = Body(_integer(size), _is(bytes)(captured), _is(str)(digest))
+    return Frame(Opcode(_integer(opcode)), body, _is(bool)(final))
+
+
+_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "connection": _integer,
+    "exchange": _integer,
+    "at": _moment,
+    "base": _is(str),
+    "peer": _peer,
+    "reason": lambda value: value if type(value) is bytes else _is(str)(value),
+    "text": _is(str),
+    "method": _is(bytes),
+    "target": _is(bytes),
+    "version": _is(bytes),
+    "status": _integer,
+    "headers": _headers,
+    "trailers": _headers,
+    "data": _is(bytes),
+    "size": _integer,
+    "sha256": _is(str),
+    "direction": _direction,
+    "protocol": _is(str),
+    "frame": _frame,
+    "doing": _is(str),
+    "why": _is(str),
+}
