@@ -25,6 +25,11 @@ bench: $(VENV)/dev  ## measure the relay beside its peers (nginx, haproxy, socat
 	@$(BIN)/python tests/bench/relay.py $(ARGS)
 
 $(VENV)/pip:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "make: there is no $(PYTHON); on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; \
+	  exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "make: $(PYTHON) cannot make environments; on Debian: apt-get install python3-venv" >&2; \
 	  rm -rf $(VENV); exit 1; }

@@ -17,14 +17,28 @@ from .tapping import Tapping
 from .throwaway import INCUS, LXD, Brand, Daemon, throwaway
 
 HERE = Path(__file__).parent
+LIMIT = 300
+"""Seconds a test may take: a comparison may be made again."""
+MADE_AGAIN = pytest.StashKey[list[str]]()
 BRANDS = {"lxd": LXD, "incus": INCUS}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test in this directory needs a daemon."""
+    """Every test in this directory needs a daemon, and patience with it."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.daemons)
+            item.add_marker(pytest.mark.timeout(LIMIT))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say what had to be made again: a tap that makes it more than rare is not to hide there."""
+    if told := config.stash.get(MADE_AGAIN, []):
+        terminalreporter.section(f"{len(told)} comparisons made again")
+        for line in told:
+            terminalreporter.line(line)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -68,6 +82,9 @@ def daemon(request: pytest.FixtureRequest) -> Daemon:
 
 
 @pytest.fixture
-def tap(daemon: Daemon, tmp_path: Path) -> Tapping:
+def tap(request: pytest.FixtureRequest, daemon: Daemon, tmp_path: Path) -> Iterator[Tapping]:
     """Runs commands directly and through the tap, and compares; for each daemon."""
-    return Tapping(daemon, tmp_path)
+    tapping = Tapping(daemon, tmp_path)
+    yield tapping
+    told = request.config.stash.setdefault(MADE_AGAIN, [])
+    told += [f"{request.node.name}: {' '.join(why.split())[:300]}" for why in tapping.again]

@@ -6,6 +6,16 @@ Four laws, checked by every :meth:`Tapping.__call__`:
 2. The daemon cannot tell: it then holds the same.
 3. The tap shows everything: its transactions are the requests that the daemon logged.
 4. The tap shows nothing as broken off that was not.
+
+A daemon has whims of its own, without a tap too; they must not count as the tap's:
+
+- Where the direct run does not do what the test states, the comparison says nothing: it is made
+  again, from what is given on.
+- Where the run through the tap breaks the first law, and asked for something of which
+  :data:`WHIMS` tells that it may go wrong without a tap, the comparison is made again.
+
+After :data:`TRIES` the failure stands: what the tap always does is always found. All else fails at
+once. What was made again is told at the end of the test run.
 """
 
 from __future__ import annotations
@@ -19,6 +29,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -30,12 +41,57 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import pytest
-
-from .throwaway import Daemon, Requests, State, until
+from .throwaway import Daemon, DaemonError, Requests, State, until
 
 PATIENCE = 30
 """Seconds a flow may take before it counts as hung."""
+TRIES = 3
+"""How often a comparison is made where the daemon, and not the tap, may be what went wrong."""
+
+
+# What the daemons do by themselves.
+
+
+@dataclass(frozen=True, slots=True)
+class Whim:
+    """What now and then goes wrong without a tap too, where a client asks for this."""
+
+    kinds: frozenset[str]
+    method: str
+    target: str
+    what: str
+
+    def concerns(self, kind: str, asked: Requests) -> bool:
+        """Whether it may have shown in a run that asked for this."""
+        return kind in self.kinds and any(
+            method == self.method and re.fullmatch(self.target, target) for method, target in asked
+        )
+
+
+WHIMS = (
+    # Seen without a tap, LXD 5.0.2 and Incus 6.0: one exec in 800 on a busy machine, one in 40
+    # where eight are at once; of the latter one in 200 does not end, with LXD.
+    Whim(
+        frozenset({"lxd", "incus"}),
+        "POST",
+        r"/1\.0/\w+/[^/]+/exec(\?.*)?",
+        "an exec may lose all that was written to a stream, or not end",
+    ),
+    Whim(
+        frozenset({"lxd"}),
+        "POST",
+        r"/1\.0/\w+/[^/]+/console(\?.*)?",
+        "a console may end with 'close /dev/pts/ptmx: file already closed'",
+    ),
+)
+
+
+class MootError(Exception):
+    """The daemon did not do without a tap what the test states: nothing can be compared."""
+
+
+class NoticedError(AssertionError):
+    """The first law is broken: who used the client could tell that there was a tap."""
 
 
 # What the tap reports.
@@ -199,13 +255,6 @@ def settled(text: str) -> str:
     return re.sub(r" +$", "", text, flags=re.MULTILINE)
 
 
-def difference(ours: Requests, theirs: Requests) -> str:
-    """Which requests the tap did not report, and which the daemon did not log."""
-    lines = [f"not shown by the tap: {each}" for each in (theirs - ours).elements()]
-    lines += [f"not logged by the daemon: {each}" for each in (ours - theirs).elements()]
-    return "\n".join(lines)
-
-
 # A terminal, for commands that want one.
 
 
@@ -236,8 +285,8 @@ class Terminal:
 
     def expect(self, text: bytes) -> None:
         """Wait until ``text`` is on the screen, after what was last expected."""
-        if not self.hears(text, PATIENCE):
-            pytest.fail(f"waited for {text!r}, heard {self.heard[self._read :]!r}")
+        heard = self.hears(text, PATIENCE)
+        assert heard, f"waited for {text!r}, heard {self.heard[self._read :]!r}"
 
     def hears(self, text: bytes, patience: float) -> bool:
         deadline = time.monotonic() + patience
@@ -303,20 +352,24 @@ class _Process:
     argv: Sequence[str]
     environment: dict[str, str]
     directory: Path
+    patience: float
 
     def run(self, stdin: bytes, drive: Drive | None) -> tuple[int, bytes, str]:
         return self._at_a_terminal(drive) if drive else self._piped(stdin)
 
     def _piped(self, stdin: bytes) -> tuple[int, bytes, str]:
-        done = subprocess.run(
+        process = subprocess.Popen(
             self.argv,
-            input=stdin,
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=self.environment,
             cwd=self.directory,
-            timeout=PATIENCE,
+            start_new_session=True,
         )
-        return shell_status(done.returncode), done.stdout, done.stderr.decode(errors="replace")
+        with process, ending(process):
+            stdout, stderr = process.communicate(stdin, self.patience)
+        return shell_status(process.returncode), stdout, stderr.decode(errors="replace")
 
     def _at_a_terminal(self, drive: Drive) -> tuple[int, bytes, str]:
         """With the terminal as the controlling one, so that a resize sends SIGWINCH."""
@@ -350,13 +403,16 @@ def shell_status(returncode: int) -> int:
 
 @contextlib.contextmanager
 def ending(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Nothing of ``process`` outlives the block, also when the test fails in it."""
+    """Nothing of ``process`` outlives the block, also when the test fails in it.
+
+    It leads a group: of what a script left in the background too, which else goes on asking.
+    """
     try:
         yield
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @dataclass(slots=True)
@@ -366,11 +422,20 @@ class Tapping:
     In scripts ``$LX`` is the client, ``$ADMIN`` the administrative command, ``$SOCKET`` the
     daemon's socket as the client finds it, ``$DAEMON_LOG`` its log, ``$BB`` an image, unified, and
     ``$BB_METADATA`` and ``$BB_ROOTFS`` the same split. The directory they run in is new and empty.
+
+    Attributes:
+        tap: what is started as ``lxdtap``.
+        patience: seconds after which a run counts as hung.
+        again: why comparisons were made again.
     """
 
     daemon: Daemon
     directory: Path
-    _count: int = field(default=0)
+    tap: Sequence[str] = (sys.executable, "-m", "lxdtap")
+    patience: float = PATIENCE
+    again: list[str] = field(default_factory=list)
+    _count: int = 0
+    _asked: Requests = field(default_factory=Counter)
 
     def __call__(
         self,
@@ -394,39 +459,70 @@ class Tapping:
             may_break: a pattern of the targets whose transactions may break off.
             may_vary: a pattern of output that no two runs have in common.
         """
-        self._count += 1
-        direct = self._direct(_argv(command), given, stdin, drive)
-        assert direct.status == status, f"without a tap: {direct.status}: {direct.stderr}"
-        tapped = self._tapped(_argv(command), given, stdin, drive)
-        assert_alike(direct, tapped, may_vary)
-        assert_complete(tapped, may_break)
-        return tapped
+        argv = _argv(command)
+        for left in reversed(range(TRIES)):
+            self._count += 1
+            try:
+                direct = self._direct(argv, given, stdin, drive, status)
+                tapped = self._tapped(argv, given, stdin, drive)
+                hold_the_laws(direct, tapped, may_break, may_vary)
+            except (MootError, NoticedError) as trouble:
+                why = self._excuse(trouble)
+                if not left or not why:
+                    raise
+                self.again.append(f"{why}: {trouble}")
+            else:
+                return tapped
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _excuse(self, trouble: MootError | NoticedError) -> str:
+        """Why it may have been the daemon; empty where it was the tap."""
+        if isinstance(trouble, MootError):
+            return "without a tap"
+        whims = [whim for whim in WHIMS if whim.concerns(self.daemon.kind, self._asked)]
+        return "; ".join(whim.what for whim in whims)
 
     def by_kind(self, *, lxd: str, incus: str) -> str:
         """What the two daemons' clients call differently."""
         return {"lxd": lxd, "incus": incus}[self.daemon.kind]
 
-    def _direct(self, argv: Sequence[str], given: str, stdin: bytes, drive: Drive | None) -> Run:
-        with self._stage("direct", given) as directory:
-            environment = self._environment() | self.daemon.directions
-            process = _Process(argv, environment, directory)
-            mark = self.daemon.mark()
-            status, stdout, stderr = process.run(stdin, drive)
-            asked = Counter(self.daemon.requests(mark))
-            return Run(status, stdout, stderr, asked, self.daemon.state())
+    def _direct(
+        self, argv: Sequence[str], given: str, stdin: bytes, drive: Drive | None, status: int
+    ) -> Run:
+        with moot(), self._stage("direct", given) as directory:
+            process = self._process(argv, directory, self.daemon.directions)
+            done = self._watch(process, stdin, drive)
+            assert done[0] == status, f"exit status {done[0]}, not {status}: {done[2]}"
+            return Run(*done, self._asked, self.daemon.state())
 
     def _tapped(self, argv: Sequence[str], given: str, stdin: bytes, drive: Drive | None) -> Tapped:
         with self._stage("tapped", given) as directory:
             log = self.directory / f"{self._count}.log"
-            process = _Process(self._tap(log, argv), self._environment(), directory)
-            mark = self.daemon.mark()
-            status, stdout, stderr = process.run(stdin, drive)
-            asked = Counter(self.daemon.requests(mark))
-            return Tapped(status, stdout, stderr, asked, self.daemon.state(), Log.read(log))
+            process = self._process(self._through_tap(log, argv), directory, {})
+            try:
+                done = self._watch(process, stdin, drive)
+            except _WENT_WRONG as error:
+                raise NoticedError(f"through the tap: {error}") from error
+            return Tapped(*done, self._asked, self.daemon.state(), Log.read(log))
 
-    def _tap(self, log: Path, argv: Sequence[str]) -> list[str]:
-        tap = [sys.executable, "-m", "lxdtap", "run", "--upstream", str(self.daemon.socket)]
-        return [*tap, "--format", "json", "--show-secrets", "-o", str(log), "--", *argv]
+    def _watch(
+        self, process: _Process, stdin: bytes, drive: Drive | None
+    ) -> tuple[int, bytes, str]:
+        """Run, and note what the daemon was asked meanwhile."""
+        mark = self.daemon.mark()
+        try:
+            return process.run(stdin, drive)
+        finally:
+            self._asked = Counter(self.daemon.requests(mark))
+
+    def _through_tap(self, log: Path, argv: Sequence[str]) -> list[str]:
+        tap = [*self.tap, "run", "--upstream", str(self.daemon.socket), "-o", str(log)]
+        return [*tap, "--format", "json", "--show-secrets", "--", *argv]
+
+    def _process(
+        self, argv: Sequence[str], directory: Path, directions: dict[str, str]
+    ) -> _Process:
+        return _Process(argv, self._environment() | directions, directory, self.patience)
 
     def _environment(self) -> dict[str, str]:
         return self.daemon.environment | {
@@ -445,12 +541,32 @@ class Tapping:
         directory.mkdir(parents=True)
         try:
             if given:
-                untapped = self._environment() | self.daemon.directions
-                done = _Process(_argv(given), untapped, directory).run(b"", None)
-                assert done[0] == 0, f"what the test needs could not be made: {done[2]}"
+                self._give(given, directory)
             yield directory
-        finally:
-            self.daemon.reset()
+        except BaseException:
+            with contextlib.suppress(DaemonError):  # what went wrong before says more
+                self.daemon.reset()
+            raise
+        self.daemon.reset()
+
+    def _give(self, given: str, directory: Path) -> None:
+        with moot():
+            process = self._process(_argv(given), directory, self.daemon.directions)
+            status, _, stderr = process.run(b"", None)
+            assert not status, f"what the test needs could not be made: {stderr}"
+
+
+_WENT_WRONG = (AssertionError, DaemonError, subprocess.TimeoutExpired)
+"""What a run ends with that hangs, or in which a person does not see what is to be seen."""
+
+
+@contextlib.contextmanager
+def moot() -> Iterator[None]:
+    """Nothing in this block has to do with a tap."""
+    try:
+        yield
+    except _WENT_WRONG as error:
+        raise MootError(str(error)) from error
 
 
 def _argv(command: Command) -> Sequence[str]:
@@ -461,22 +577,36 @@ def _argv(command: Command) -> Sequence[str]:
 # The laws.
 
 
-def assert_alike(direct: Run, tapped: Run, may_vary: str = "") -> None:
-    """The client's user and the daemon cannot tell whether there was a tap."""
-    assert tapped.status == direct.status, (
-        f"{direct.status}, tapped {tapped.status}: {tapped.stderr}"
-    )
-    assert_same("stderr", direct.stderr, tapped.stderr)
+def hold_the_laws(direct: Run, tapped: Tapped, may_break: str = "", may_vary: str = "") -> None:
+    """Raise what breaks them: :class:`NoticedError` where it is the first law alone."""
+    noticed = unlike(direct, tapped, may_vary)
+    broken = [
+        *differing("the daemon's state", drawn(direct.state), drawn(tapped.state)),
+        *incomplete(tapped),
+        *broken_off(tapped, may_break),
+    ]
+    if broken:
+        raise AssertionError("\n".join([*noticed, *broken]))
+    if noticed:
+        raise NoticedError("\n".join(noticed))
+
+
+def unlike(direct: Run, tapped: Run, may_vary: str = "") -> list[str]:
+    """The first law: how the client's user can tell that there was a tap."""
+    status = f"exit status {direct.status}, tapped {tapped.status}"
     said = [re.sub(may_vary, "", printable(run.stdout)) for run in (direct, tapped)]
-    assert_same("stdout", *said)
-    assert_same("the daemon's state", drawn(direct.state), drawn(tapped.state))
+    return [
+        *([status] if direct.status != tapped.status else []),
+        *differing("stderr", direct.stderr, tapped.stderr),
+        *differing("stdout", *said),
+    ]
 
 
-def assert_same(what: str, direct: str, tapped: str) -> None:
-    """The two texts are the same, once settled; if not, say where they part."""
+def differing(what: str, direct: str, tapped: str) -> list[str]:
+    """Where the two texts part, once settled; nothing where they do not."""
     sides = (settled(direct).splitlines(), settled(tapped).splitlines())
-    differing = list(difflib.unified_diff(*sides, "direct", "tapped", lineterm="", n=1))
-    assert not differing, "\n".join([f"{what} differs:", *differing[:60]])
+    lines = list(difflib.unified_diff(*sides, "direct", "tapped", lineterm="", n=1))
+    return [f"{what} differs:", *lines[:60]] if lines else []
 
 
 def printable(output: bytes) -> str:
@@ -491,11 +621,20 @@ def drawn(state: State) -> str:
     return json.dumps(state, indent=1)
 
 
-def assert_complete(tapped: Tapped, may_break: str = "") -> None:
-    """The tap reported what the daemon logged, and nothing as broken that was whole."""
+def incomplete(tapped: Tapped) -> list[str]:
+    """The third law: what the tap did not report of what the daemon logged, or made up."""
     ours = reported(tapped.transactions)
-    assert ours == tapped.asked, difference(ours, tapped.asked)
+    lines = [f"not shown by the tap: {each}" for each in (tapped.asked - ours).elements()]
+    return lines + [
+        f"not logged by the daemon: {each}" for each in (ours - tapped.asked).elements()
+    ]
+
+
+def broken_off(tapped: Tapped, may_break: str = "") -> list[str]:
+    """The fourth law: what was shown as broken off that was not to be."""
     broken = [each for each in tapped.transactions if each.broken]
-    if may_break:
-        broken = [each for each in broken if not re.search(may_break, each.target)]
-    assert not broken, broken
+    return [
+        f"broken off: {each}"
+        for each in broken
+        if not (may_break and re.search(may_break, each.target))
+    ]

@@ -143,12 +143,12 @@ def test_exec_stdin(tap: Tapping) -> None:
 
 
 def test_exec_large_output(tap: Tapping) -> None:
-    """Twenty megabytes come out as they went in."""
-    said = tap("$LX exec c1 -- seq 1 2650000 > big; wc -c < big; sha256sum < big")
+    """Eight megabytes come out as they went in."""
+    said = tap("$LX exec c1 -- seq 1 1140000 > big; wc -c < big; sha256sum < big")
     size, digest = said.text.split()[:2]
-    written = "".join(f"{number}\n" for number in range(1, 2_650_001)).encode()
+    written = "".join(f"{number}\n" for number in range(1, 1_140_001)).encode()
     assert (int(size), digest) == (len(written), hashlib.sha256(written).hexdigest())
-    assert said.tunnel("stdout").carried("received") == len(written) > 20_000_000
+    assert said.tunnel("stdout").carried("received") == len(written) > 8_000_000
 
 
 @pytest.mark.parametrize("status", [0, 1, 7, 255])
@@ -167,17 +167,18 @@ def test_exec_of_nothing(tap: Tapping) -> None:
 def test_exec_at_once(tap: Tapping) -> None:
     """Eight commands at once do not hear one another.
 
-    LXD 5.0.2 itself now and then loses all that one of several says, without a tap too: that one
-    is asked again.
+    One that says nothing, or does not end, is asked again: without a tap too it is one in 40.
     """
     said = tap(
         """\
-        ask() { until $LX exec c1 -- sh -c "seq 1 2000 | sed 's/^/$1:/'" > said.$1 &&
+        lx() { timeout --foreground -s KILL 5 $LX "$@"; }
+        ask() { until lx exec c1 -- sh -c "seq 1 2000 | sed 's/^/$1:/'" > said.$1 &&
                 [ -s said.$1 ]; do :; done; }
         for each in 1 2 3 4 5 6 7 8; do ask $each & done
         wait
         cat said.*
-        """
+        """,
+        may_break="/1.0/(events|operations)",
     )
     heard = [f"{each}:{line}" for each in range(1, 9) for line in range(1, 2001)]
     assert said.text.split() == heard
@@ -195,9 +196,9 @@ def test_exec_on_a_terminal(tap: Tapping) -> None:
         terminal.type(b"that is all\n")
         terminal.expect(b"heard that is all")
 
-    script = (
-        'trap "stty size" WINCH; stty size; echo waiting; '
-        "until read line; do :; done; echo heard $line; exit 3"
+    script = (  # without a trap on WINCH: busybox's sh forgets what it reads when that comes
+        'stty size; echo waiting; until test "$(stty size)" = "30 100"; do sleep 0.05; done; '
+        "stty size; read line; echo heard $line; exit 3"
     )
     said = tap(f"exec $LX exec c1 -- sh -c '{script}'", drive=person, status=3)
     assert said.tunnel("control").carried("sent") > 0

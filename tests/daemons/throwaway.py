@@ -26,7 +26,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -548,23 +547,55 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _leave_nothing(home: Path) -> None:
-    """End what the daemon left running, undo its mounts, remove its files."""
-    for pid in _processes_of(home):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    """End what the daemon and its clients left running, undo its mounts, remove its files."""
+    until(lambda: not _end_processes(home), f"the end of what runs in {home}")
     for mount in reversed(_mounts_under(home)):
         subprocess.run(["umount", "--lazy", mount], stdin=subprocess.DEVNULL)
-    shutil.rmtree(home)
+    until(partial(_removed, home), f"removal of {home}")
 
 
-def _processes_of(home: Path) -> Iterator[int]:
-    """Monitors of containers are no children of ours, but their command line names the path."""
-    for entry in Path("/proc").iterdir():
+def _removed(home: Path) -> bool:
+    """One attempt: who was just being started may write there once more."""
+    _end_processes(home)
+    shutil.rmtree(home, ignore_errors=True)
+    return not home.exists()
+
+
+def _end_processes(home: Path) -> bool:
+    """Kill them all, at once: a container outlives its monitor; whether there were any."""
+    found = _processes_of(home)
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return bool(found)
+
+
+def _processes_of(home: Path) -> set[int]:
+    """Who was given this home or names it, and their children; neither us nor who has ended.
+
+    A container's monitor is told by its command line only, what runs in it by its parent only.
+    """
+    found, parents = set(), {}
+    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and entry.name != str(os.getpid()):
-                words = (entry / "cmdline").read_bytes()
-                if f"{home}/".encode() in words and sys.executable.encode() not in words:
-                    yield int(entry.name)
+            parents[pid] = _parent(pid)
+            if pid != os.getpid() and _belongs(pid, os.fsencode(home)):
+                found.add(pid)
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def _parent(pid: int) -> int:
+    """The pid of a process's parent (proc(5), stat); 0 of one that has ended."""
+    state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    return 0 if state in "ZX" else int(parent)
+
+
+def _belongs(pid: int, home: bytes) -> bool:
+    words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    given = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return home + b"/" in words or b"HOME=" + home in given
 
 
 def _mounts_under(home: Path) -> list[str]:

@@ -209,6 +209,8 @@ class Sidecar:
             text=True,
         )
         self.said = [self.line()]
+        if self.said[0].startswith("export "):
+            self.said.append(self.line())  # or communicate() would miss what is buffered
 
     def line(self) -> str:
         """The next line on stderr."""

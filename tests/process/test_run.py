@@ -296,7 +296,7 @@ def test_the_daemon_goes_while_we_tap(tmp_path: Path, daemon: FakeDaemon) -> Non
 def test_a_sidecar_says_what_to_set(tmp_path: Path, daemon: FakeDaemon) -> None:
     """Its first line is the one to type; it ends on a signal, and takes its socket along."""
     with sidecar(tmp_path / "tap", daemon.path) as tap:
-        assert tap.said == [f"export LXD_DIR={tap.directory} LXD_SOCKET={tap.path}\n"]
+        assert tap.said[0] == f"export LXD_DIR={tap.directory} LXD_SOCKET={tap.path}\n"
         assert stat.S_IMODE(os.lstat(tap.path).st_mode) == 0o600
         assert os.listdir(tap.directory) == ["unix.socket"]
         assert tap.stop(signal.SIGINT) == 0
