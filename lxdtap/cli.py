@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import click
 
 from lxdtap import __version__, endpoint
+from lxdtap.cassette.cleaning import Rules
 from lxdtap.errors import LxdtapError
 from lxdtap.log.journal import Selection
 
@@ -24,6 +25,7 @@ Examples:
   lxdtap run -- lxc list
   lxdtap run --format line -- ./deploy.sh
   lxdtap run -o tap.log -v -- python3 my_pylxd_script.py
+  lxdtap run -w launch.yaml -- lxc launch bb c1
   lxdtap run --ignore /1.0/events
   lxdtap run --upstream /var/lib/incus/unix.socket -- incus info
   lxdtap run --remote production -- lxc list
@@ -32,7 +34,7 @@ Examples:
 Exit status:
   CMD's own; 128+N where signal N ended it; 127 not found; 126 not executable
   0    a sidecar was ended by a signal
-  1    lxdtap itself failed: no daemon, no place to listen, no log
+  1    lxdtap itself failed: no daemon, no place to listen, no log, no recording
   2    a wrong option
 """
 
@@ -171,6 +173,22 @@ def main() -> None:
     help="Colours; auto: on a terminal, minding NO_COLOR and FORCE_COLOR.",
 )
 @click.option("--show-secrets", is_flag=True, help="Show credentials as they are.")
+@click.option(
+    "-w",
+    "--write",
+    default="",
+    metavar="CASSETTE",
+    help="Record to this file, without credentials; written when the tap ends, or on SIGUSR1.",
+)
+@click.option("--overwrite", is_flag=True, help="With -w: replace a cassette that is there.")
+@click.option(
+    "--keep-secrets", is_flag=True, help="With -w: record credentials and settings as they are."
+)
+@click.option(
+    "--redact-payload",
+    is_flag=True,
+    help="With -w: leave out commands, exec's data and files; they cannot be played again.",
+)
 @click.option("--hello", is_flag=True, help="Send a first GET /1.0 through the tap.")
 def run(
     command: Sequence[str],
@@ -189,6 +207,10 @@ def run(
     ignore: Sequence[str],
     colour: str,
     show_secrets: bool,
+    write: str,
+    overwrite: bool,
+    keep_secrets: bool,
+    redact_payload: bool,
     hello: bool,
 ) -> None:
     """Turn options into a run; its help text is :data:`_RUN_HELP`."""
@@ -209,11 +231,60 @@ def run(
         quiet=quiet,
         colour=colour,
         selection=Selection(only, ignore, verbose, show_secrets),
+        write=write,
+        overwrite=overwrite,
+        cleaning=Rules(secrets=not keep_secrets, payload=redact_payload),
         hello=hello,
     )
     try:
         status = running.run(options, dict(os.environ))
     except LxdtapError as error:
         running.say(str(error))
+        status = error.exit_status
+    raise SystemExit(status)
+
+
+_RECOVER_HELP = """Make the cassette of a recording that was interrupted.
+
+While lxdtap records to FILE, what has passed is in FILE.spool. Where it could not end in order
+(the machine went down, the disk was full), that is left: all that was seen, up to the last whole
+record. It is removed once the cassette is there.
+
+\b
+Examples:
+  lxdtap recover launch.yaml.spool
+  lxdtap recover launch.yaml.spool -o part.yaml
+"""
+
+
+@main.command(help=_RECOVER_HELP, context_settings={"auto_envvar_prefix": "LXDTAP"})
+@click.argument("spool", metavar="SPOOL")
+@click.option(
+    "-o", "--output", default="", metavar="CASSETTE", help="Default: SPOOL without its .spool."
+)
+@click.option("--overwrite", is_flag=True, help="Replace a cassette that is there.")
+@click.option("--keep", is_flag=True, help="Do not remove the spool.")
+@click.option("--keep-secrets", is_flag=True, help="Leave credentials and settings as they are.")
+@click.option("--redact-payload", is_flag=True, help="Leave out commands, exec's data and files.")
+def recover(
+    spool: str, output: str, overwrite: bool, keep: bool, keep_secrets: bool, redact_payload: bool
+) -> None:
+    """Recover a recording; its help text is :data:`_RECOVER_HELP`."""
+    from lxdtap.record import recording
+
+    rules = Rules(secrets=not keep_secrets, payload=redact_payload)
+    _exit_by(
+        lambda: recording.recover(spool, output, rules, overwrite=overwrite, keep=keep),
+    )
+
+
+def _exit_by(work: Callable[[], int]) -> NoReturn:
+    """Exit with what the work returns, or by the error that it raises, which is told."""
+    from lxdtap.terminal import escape
+
+    try:
+        status = work()
+    except LxdtapError as error:
+        click.echo(f"lxdtap: {escape(str(error))}", err=True)
         status = error.exit_status
     raise SystemExit(status)

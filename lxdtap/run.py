@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 DRAIN = 5.0
 """Seconds that what is under way is given to finish when the tap ends."""
+SAVING = 600
+"""Seconds for which a service manager is asked to let a recording be saved; its spool is safe."""
 _NAMES: dict[Kind, str] = {"lxd": "LXD", "incus": "Incus"}
 _CLIENTS: dict[Kind, str] = {"lxd": "lxc", "incus": "incus"}
 
@@ -114,6 +116,8 @@ def _run(options: Options, environ: dict[str, str], manager: service.Manager) ->
         )
         status = asyncio.run(tap.run())
     finally:
+        if options.write:
+            manager.tell(f"saving {options.write}", f"EXTEND_TIMEOUT_USEC={SAVING}000000")
         recorded = recorder is None or recorder.finish()
     return status if recorded or not options.write else status or 1
 
@@ -271,6 +275,7 @@ class _Tap:
         self._environ = environ
         self._upstream = upstream
         self._path = upstream.path if isinstance(upstream, Endpoint) else ""
+        self._is_remote = bool(options.remote) or not self._path
         self._recorder = recorder
         self._signals = signals
         self._handed_over = handed_over
@@ -285,6 +290,8 @@ class _Tap:
         loop = asyncio.get_running_loop()
         if self._recorder is not None:
             self._recorder.start(loop)
+            if self._options.write:
+                loop.add_signal_handler(signal.SIGUSR1, self._recorder.save)
         self._signals.start(loop, self._signalled)
         tap = core.Core(self._daemon(), self._hear, loop)
         door = self._listen()
@@ -336,7 +343,7 @@ class _Tap:
         self, tap: core.Core, door: listener.Listener, loop: asyncio.AbstractEventLoop
     ) -> int:
         kind = self._upstream.kind or "lxd"
-        added = endpoint.client_environment(kind, door.path)
+        added = endpoint.client_environment(kind, door.path, remote=self._is_remote)
         self._pid = child.start(self._options.command, self._environ | added)
         status = await child.ended(self._pid, loop)
         self._pid = 0
@@ -354,7 +361,7 @@ class _Tap:
 
     async def _sidecar(self, tap: core.Core, door: listener.Listener) -> int:
         kind = self._upstream.kind or "lxd"
-        variables = endpoint.client_environment(kind, door.path)
+        variables = endpoint.client_environment(kind, door.path, remote=self._is_remote)
         print(f"export {' '.join(f'{k}={v}' for k, v in variables.items())}", file=sys.stderr)
         in_front = f"in front of {_NAMES[kind]} at {self._path or self._upstream.base}"
         say(

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from lxdtap.cassette.cleaning import Cleaner
+from lxdtap.cassette.cleaning import Cleaner, Rules
 from lxdtap.endpoint import Kind
 from lxdtap.errors import SpoolError
+from lxdtap.record.output import complain
 from lxdtap.record.save import Saver
-from lxdtap.record.spool import Spool
+from lxdtap.record.spool import Spool, busy
+from lxdtap.redact import Redactor
+
+ENDING = ".spool"
+"""What a spool's name has behind its cassette's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +37,40 @@ def prepare(path: str, kind: Kind | None, cleaner: Cleaner, *, overwrite: bool) 
     Raises:
         SpoolError: there is a cassette already, or a spool; or none can be made there.
     """
+    _check_free(path, "-w", overwrite=overwrite)
+    return Recording(Spool(path + ENDING), Saver(path, cleaner.clean, kind, overwrite))
+
+
+def _check_free(path: str, option: str, *, overwrite: bool) -> None:
     if not overwrite and os.path.lexists(path):
         raise SpoolError(
-            f"there is a cassette at {path}, which is left alone: name another with -w, or allow"
+            f"there is a file at {path}, which is left alone: name another with {option}, or allow"
             " it to be replaced by --overwrite"
         )
-    return Recording(Spool(f"{path}.spool"), Saver(path, cleaner.clean, kind, overwrite))
+
+
+def recover(spooled: str, output: str, rules: Rules, *, overwrite: bool, keep: bool) -> int:
+    """Make a cassette of a spool that was left; the exit status.
+
+    Args:
+        spooled: the spool's path.
+        output: the cassette's; empty: the spool's without its ending.
+        rules: what is taken out.
+        overwrite: whether a cassette that is there may be replaced.
+        keep: whether the spool stays.
+
+    Raises:
+        LxdtapError: it is no spool, or is being written; or the cassette cannot be written.
+    """
+    path = output or spooled.removesuffix(ENDING)
+    if path == spooled:
+        raise SpoolError(f"where should the cassette of {spooled} go? name it with -o CASSETTE")
+    if busy(spooled):
+        raise SpoolError(f"{spooled} is being written: end that lxdtap, or send it SIGUSR1")
+    _check_free(path, "-o", overwrite=overwrite)
+    saver = Saver(path, Cleaner(Redactor(), rules).clean, None, overwrite)
+    count, damage = saver.write(spooled, complete=False)
+    if not keep:
+        os.unlink(spooled)
+    complain(f"recovered {count} transactions to {path}{damage and f', up to where {damage}'}")
+    return 0

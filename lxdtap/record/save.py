@@ -42,28 +42,28 @@ class Saver:
     def save(self, spooled: str, *, complete: bool) -> bool:
         """Save what the spool has now; whether that went well. If not, it has been said why."""
         try:
-            count = self.write(spooled, complete=complete)
+            count, damage = self.write(spooled, complete=complete)
         except LxdtapError as error:
             complain(f"{error}; the recording is in {spooled}, see `lxdtap recover --help`")
             return False
-        complain(f"recorded {count} transactions to {self.path}")
+        complain(f"recorded {count} transactions to {self.path}{damage and f'; but {damage}'}")
         return True
 
-    def write(self, spooled: str, *, complete: bool) -> int:
-        """Save what the spool has; the number of interactions.
+    def write(self, spooled: str, *, complete: bool) -> tuple[int, str]:
+        """Save what the spool has; the number of interactions, and what is wrong with the spool.
 
         Raises:
             LxdtapError: the spool cannot be read, or the cassette not be written.
         """
         from lxdtap.cassette import files
 
-        cassette = self.cassette(spooled, complete=complete)
+        cassette, damage = self.cassette(spooled, complete=complete)
         files.save(cassette, self.path, overwrite=self.overwrite)
         self.overwrite = True  # from now on the one that is there is ours
-        return len(cassette.interactions)
+        return len(cassette.interactions), damage
 
-    def cassette(self, spooled: str, *, complete: bool) -> Cassette:
-        """The cassette of a spool.
+    def cassette(self, spooled: str, *, complete: bool) -> tuple[Cassette, str]:
+        """The cassette of a spool, and what is wrong with the spool; empty if nothing is.
 
         Raises:
             LxdtapError: the spool cannot be read.
@@ -80,13 +80,14 @@ class Saver:
         interactions += map(self.clean, collector.end(last, "the recording ended"))
         interactions.sort(key=lambda each: each.transaction.number)
         base = collector.base
-        return Cassette(
+        cassette = Cassette(
             Server(self.kind or endpoint.kind_of("", base), base, collector.version),
             tuple(interactions),
             f"lxdtap {__version__}",
             collector.began.wall if collector.began else 0,
             complete and not reading.damage,
         )
+        return cassette, reading.damage
 
 
 def _progress(path: str, reading: spool.Reading) -> None:

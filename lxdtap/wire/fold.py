@@ -291,7 +291,7 @@ def _note(exchange: _Exchange, event: Skipped | Digest | Garbled | Cut) -> None:
             message.digest = event.sha256
         case Garbled():
             message.garbled = event.reason
-        case Cut():
+        case _:  # cut
             message.cut = event.doing
 
 

@@ -27,7 +27,7 @@ from lxdtap.transaction import (
     Upgraded,
 )
 from lxdtap.wire.connection import Wire
-from lxdtap.wire.events import Event
+from lxdtap.wire.events import Event, Opened
 from lxdtap.wire.fold import Fold
 
 SECOND = 1_000_000_000
@@ -51,7 +51,7 @@ class Talk:
     def __init__(self, limit: int) -> None:
         self.wire = Wire(1, limit)
         self.fold = Fold(limit)
-        self.fold.open(1, BASE, PEER)
+        self.fold.add(Opened(1, Moment(0, 0), BASE, PEER))
         self.events: list[Event] = []
         self.updates: list[Update] = []
         self.now = 0

@@ -7,8 +7,20 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lxdtap.transaction import NOTHING, Count, Direction, Moment, Opcode, Open, Tunnel
-from lxdtap.wire.events import Garbled, MessageEnd
+from lxdtap.transaction import (
+    NOTHING,
+    Body,
+    BytesSeen,
+    Count,
+    Direction,
+    Finished,
+    Moment,
+    Note,
+    Opcode,
+    Open,
+    Tunnel,
+)
+from lxdtap.wire.events import Digest, Garbled, MessageEnd, Opened, Refused, Said, Skipped
 from lxdtap.wire.fold import VISIBLE_AFTER, Fold
 
 from .conversation import (
@@ -53,7 +65,7 @@ def test_a_transaction_tells_who_asked_whom() -> None:
 def test_transactions_are_numbered_across_connections() -> None:
     """Numbers count from 1 in the order in which requests begin, whatever their connection."""
     here = talk(">>", GET)
-    here.fold.open(2, BASE, None)
+    here.fold.add(Opened(2, Moment(0, 0), BASE, None))
     (head, *_) = here.events
     here.fold.add(head._replace(connection=2))
     assert statuses(here.say("<<", OK, ">>", GET, "<<", OK).finished) == [200, 200]
@@ -92,7 +104,7 @@ def test_trailers_are_kept() -> None:
 def test_an_own_answer_is_marked() -> None:
     """What is answered after the word that it is our own is marked so."""
     here = talk(">>", GET)
-    here.fold.own(1)
+    assert here.fold.add(Refused(1, Moment(1, 2), "no daemon")) == [Note("no daemon", Moment(1, 2))]
     assert here.say("<<", OK).only.own
 
 
@@ -192,7 +204,7 @@ def test_a_garbled_answer_is_broken() -> None:
 def test_either_end_may_come_first() -> None:
     """A transaction ends with the later of its two messages."""
     fold = Fold(9)
-    fold.open(1, BASE, None)
+    fold.add(Opened(1, Moment(0, 0), BASE, None))
     here = talk(">>", POST, "<<", OK)
     ends = [event for event in here.events if isinstance(event, MessageEnd)]
     for event in here.events:
@@ -205,6 +217,52 @@ def test_either_end_may_come_first() -> None:
 def test_a_closed_connection_is_forgotten() -> None:
     """What ended is not told of again."""
     assert shown(talk(">>", GET, "||"), 9 * VISIBLE_AFTER) == []
+
+
+def test_what_is_said_of_the_tap_is_passed_on() -> None:
+    """A word about the tap itself is a note, whatever else goes on."""
+    assert Fold(9).add(Said(Moment(1, 2), "odd")) == [Note("odd", Moment(1, 2))]
+
+
+def test_the_rest_of_what_was_lost_is_passed_over() -> None:
+    """Events of a connection whose beginning is not known make nothing, and no harm."""
+    here = talk(">>", GET)
+    here.fold.forget()
+    assert here.say("<<", OK, "||").finished == []
+
+
+def test_what_is_cut_short_is_broken_off() -> None:
+    """Where no more is known, what is under way ends, and says so."""
+    here = talk(">>", GET)
+    (update,) = here.fold.cut(Moment(9, 9), "the recording ended")
+    assert isinstance(update, Finished)
+    assert update.transaction.broken == "the recording ended before the answer"
+    assert here.fold.cut(Moment(9, 9), "again") == []
+
+
+def test_bytes_that_were_skipped_are_counted() -> None:
+    """A body of which not all was recorded has its size, and the hash that was taken of it."""
+    here = talk(">>", GET, "<<", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+    here.fold.add(Skipped(1, 0, Moment(0, 0), Direction.RECEIVED, 6))
+    here.fold.add(Digest(1, 0, Moment(0, 0), Direction.RECEIVED, "f00"))
+    (update,) = here.fold.add(MessageEnd(1, 0, Moment(0, 0), Direction.RECEIVED))
+    assert isinstance(update, Finished)
+    assert update.transaction.response is not None
+    assert update.transaction.response.body == Body(9, b"abc", "f00")
+
+
+def test_bytes_of_a_tunnel_are_told_of() -> None:
+    """What passes without frames is told of as it is; what was skipped is counted."""
+    here = talk(">>", b"STARTTLS\n", ">>", b"hi")
+    seen = [update for update in here.updates if isinstance(update, BytesSeen)]
+    assert [(each.number, each.direction, each.data) for each in seen] == [
+        (1, Direction.SENT, b"STARTTLS\n"),
+        (1, Direction.SENT, b"hi"),
+    ]
+    here.fold.add(Skipped(1, 0, Moment(0, 0), Direction.RECEIVED, 6))
+    tunnel = here.say("||").only.tunnel
+    assert tunnel is not None
+    assert tunnel.received == Count(0, 6)
 
 
 EXCHANGES: list[tuple[bytes, bytes]] = [

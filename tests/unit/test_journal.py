@@ -9,13 +9,16 @@ import pytest
 from lxdtap.content import Document, Json
 from lxdtap.log.entries import Entry, FrameEntry, NoteEntry, OperationEntry, TransactionEntry
 from lxdtap.log.journal import Journal, Selection, pattern
+from lxdtap.redact import Redactor
 from lxdtap.transaction import (
     Body,
+    BytesSeen,
     Count,
     Direction,
     Finished,
     Frame,
     FrameSeen,
+    Moment,
     Note,
     Opcode,
     Open,
@@ -310,3 +313,17 @@ def test_a_description_is_redacted() -> None:
     *_, end = hear(Journal(Selection()), created(), events(), frame_seen(event(done), 5))
     assert isinstance(end, OperationEntry)
     assert end.seen.operation.description == "Using REDACTED-1"
+
+
+def test_bytes_of_a_tunnel_are_no_entry() -> None:
+    """Its counts tell of them, with the next entry of the tunnel."""
+    passed = BytesSeen(1, Direction.SENT, b"hi", Moment(0, 0))
+    assert Journal(Selection(verbose=True)).hear(passed) == []
+
+
+def test_a_redactor_may_be_shared() -> None:
+    """Whoever else has it gives the same secrets the same names."""
+    redactor = Redactor()
+    journal = Journal(Selection(), redactor=redactor)
+    journal.hear(Note("x", Moment(0, 0)))
+    assert redactor.text("password=abcdefghijkl") == "password=REDACTED-1"

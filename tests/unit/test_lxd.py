@@ -6,7 +6,16 @@ import pytest
 
 from lxdtap import lxd
 from lxdtap.content import Json
-from lxdtap.lxd import Operation, Operations, Seen, failure, operation, operation_path, streams
+from lxdtap.lxd import (
+    Operation,
+    Operations,
+    Seen,
+    failure,
+    operation,
+    operation_path,
+    server_version,
+    streams,
+)
 
 UUID = "70eb42bf-5e79-42de-8230-2162e9e8b612"
 
@@ -160,3 +169,18 @@ def test_the_oldest_are_forgotten() -> None:
 def test_event_type(document: Json, kind: str) -> None:
     """An event says its type."""
     assert lxd.event_type(document) == kind
+
+
+@pytest.mark.parametrize(
+    ("document", "version"),
+    [
+        ({"metadata": {"environment": {"server_version": "5.0.2"}}}, "5.0.2"),
+        ({"metadata": {"environment": {"server_version": 5}}}, ""),
+        ({"metadata": {"environment": "odd"}}, ""),
+        ({"metadata": []}, ""),
+        ([], ""),
+    ],
+)
+def test_the_daemon_says_its_version(document: Json, version: str) -> None:
+    """It stands in the answer to GET /1.0, and nowhere else."""
+    assert server_version(document) == version

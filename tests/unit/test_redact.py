@@ -522,3 +522,13 @@ def test_very_many_secrets_do_not_slow_it_down(kind: str) -> None:
     many = [kind.format(number) for number in range(4_000)]
     redactor.content(Document({"token": list(many)}))
     redactor.content(Document(list(many)))
+
+
+def test_more_keys_may_be_secret() -> None:
+    """Whoever writes a document down for long may have more taken out of it."""
+    also = re.compile(r"user\.")
+    config = {"user.a": "x", "b": "y", "password": CANARY}
+    assert Redactor().document({"config": config}, also) == {
+        "config": {"user.a": "REDACTED-1", "b": "y", "password": "REDACTED-2"}
+    }
+    assert Redactor().document(config) == {"user.a": "x", "b": "y", "password": "REDACTED-1"}

@@ -98,6 +98,16 @@ def test_a_target_has_a_path_and_an_address(target: bytes, path: str, url: str) 
     assert (told.request.target, told.request.path, told.url) == (decode(target), path, url)
 
 
+def test_a_capture_counts_what_was_skipped() -> None:
+    """Bytes that are known of and not known make it incomplete; a hash may come from elsewhere."""
+    capture = Capture(9)
+    capture.add(b"abc")
+    capture.skip(4)
+    capture.add(b"de")
+    assert capture.body("f00") == Body(9, b"abc", "f00")
+    assert not capture.body().whole
+
+
 @pytest.mark.parametrize(
     ("opcode", "control"),
     [

@@ -1,0 +1,163 @@
+"""What of a recording is written down, and what is not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+
+from lxdtap.cassette.cleaning import Cleaner, Rules
+from lxdtap.cassette.model import Interaction, Piece
+from lxdtap.redact import Redactor
+from lxdtap.transaction import Body, Direction, Opcode, Transaction
+
+from .conversation import GET, OK, reply, talk
+
+SECRET = "correct-horse-battery"
+
+
+def body(data: bytes) -> Body:
+    return Body(len(data), data)
+
+
+def document(value: object, end: bytes = b"\n") -> Body:
+    return body(json.dumps(value, separators=(",", ":")).encode() + end)
+
+
+def posted(sent: object) -> Transaction:
+    """A request with a JSON body, and its answer."""
+    told = talk(">>", GET, "<<", OK).only
+    kind = (("Content-Type", "application/json"),)
+    return replace(told, request=replace(told.request, headers=kind, body=document(sent)))
+
+
+def clean(transaction: Transaction, rules: Rules | None = None) -> Transaction:
+    return Cleaner(Redactor(), rules).clean(Interaction(transaction)).transaction
+
+
+def piece(data: bytes, opcode: Opcode = Opcode.TEXT) -> Piece:
+    return Piece(Direction.RECEIVED, 0, body(data), opcode)
+
+
+def pieces(*given: Piece, stream: str = "", rules: Rules | None = None) -> tuple[Piece, ...]:
+    told = Interaction(talk(">>", GET, "<<", OK).only, given, stream=stream)
+    return Cleaner(Redactor(), rules).clean(told).pieces
+
+
+def test_credentials_and_settings_are_taken_out() -> None:
+    """Passwords by their keys, and all that people put into settings; the rest is as it was."""
+    sent = {
+        "password": SECRET,
+        "environment": {"HOME": "/root"},
+        "config": {"user.token-of-mine": "a", "cloud-init.user-data": "b", "limits.cpu": "2"},
+        "environment.A": "c",
+        "command": ["id"],
+    }
+    said = json.loads(clean(posted(sent)).request.body.captured)
+    assert said["password"] == "REDACTED-1"
+    assert said["environment"]["HOME"].startswith("REDACTED-")
+    config = said["config"]
+    assert config["user.token-of-mine"].startswith("REDACTED-")
+    assert config["cloud-init.user-data"].startswith("REDACTED-")
+    assert said["environment.A"].startswith("REDACTED-")
+    assert (config["limits.cpu"], said["command"]) == ("2", ["id"])
+
+
+def test_the_same_secret_has_the_same_name_everywhere() -> None:
+    """In a body, a target, a header and an answer, so that what is played again still fits."""
+    told = posted({"secret": SECRET})
+    headers = (("X-Seen", f"got {SECRET}"),)
+    target = f"/1.0?secret={SECRET}"
+    assert told.response is not None
+    told = replace(
+        told,
+        request=replace(told.request, target=target),
+        response=replace(told.response, headers=headers),
+    )
+    done = clean(told)
+    assert done.request.body.captured == b'{"secret":"REDACTED-1"}\n'
+    assert done.request.target == "/1.0?secret=REDACTED-1"
+    assert done.response is not None
+    assert done.response.headers == (("X-Seen", "got REDACTED-1"),)
+
+
+def test_the_log_and_the_cassette_agree() -> None:
+    """A secret that the log has met keeps the name that it had there."""
+    redactor = Redactor()
+    redactor.text(f"password={SECRET}-1 token={SECRET}-2")
+    told = Interaction(posted({"token": f"{SECRET}-2"}))
+    done = Cleaner(redactor).clean(told).transaction
+    assert done.request.body.captured == b'{"token":"REDACTED-2"}\n'
+
+
+def test_what_holds_no_secret_keeps_its_bytes() -> None:
+    """Spacing, escapes and line ends are the daemon's own where nothing was taken out."""
+    raw = b'{ "a" : "\\u003e" }\n\n'
+    told = reply(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n", raw)
+    assert told.response is not None
+    done = clean(told).response
+    assert done is not None
+    assert done.body.captured == raw
+
+
+def test_line_ends_survive() -> None:
+    """LXD ends errors with two newlines and all else with one."""
+    told = posted({})
+    told = replace(told, request=replace(told.request, body=document({"token": "x"}, b"\n\n")))
+    assert clean(told).request.body.captured == b'{"token":"REDACTED-1"}\n\n'
+
+
+def test_no_answer_is_none() -> None:
+    """What was never answered is cleaned all the same."""
+    told = talk(">>", GET + b"", "||").only
+    assert clean(told).response is None
+
+
+def test_what_is_not_json_is_never_edited() -> None:
+    """A file that holds a password is a file; exec's data is what was said."""
+    file = f"password={SECRET}".encode()
+    told = reply(b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n", file)
+    done = clean(told).response
+    assert done is not None
+    assert done.body.captured == file
+    said = piece(f'{{"password": "{SECRET}"}}'.encode(), Opcode.BINARY)
+    assert pieces(said) == (said,)
+    assert pieces(replace(said, opcode=Opcode.TEXT), stream="stdout")[0].payload == said.payload
+
+
+def test_events_are_cleaned() -> None:
+    """A secret in an event has its name; the control stream's words are events too."""
+    told = piece(f'{{"metadata":{{"secret":"{SECRET}"}}}}\n'.encode())
+    (done,) = pieces(told)
+    assert done.payload.captured == b'{"metadata":{"secret":"REDACTED-1"}}\n'
+    (done,) = pieces(told, stream="control")
+    assert done.payload.captured == b'{"metadata":{"secret":"REDACTED-1"}}\n'
+
+
+def test_logging_events_are_left_out() -> None:
+    """They hold copies of everything; other events that mention the word stay."""
+    logging = piece(b'{"type":"logging","metadata":{}}')
+    other = piece(b'{"type":"lifecycle","metadata":{"source":"logging"}}')
+    odd = piece(b'"logging" is no JSON')
+    raw = piece(b'{"type":"logging"}', Opcode.BINARY)
+    assert pieces(logging, other, odd, raw) == (other, odd, raw)
+    assert pieces(logging, rules=Rules(logging=False)) == (logging,)
+
+
+def test_secrets_may_be_kept() -> None:
+    """As they are, byte for byte."""
+    told = posted({"password": SECRET})
+    told = replace(told, request=replace(told.request, target=f"/1.0?secret={SECRET}"))
+    assert clean(told, Rules(secrets=False)).request == told.request
+
+
+def test_payload_may_be_left_out() -> None:
+    """Commands become names, data and files their size and hash; what is empty stays so."""
+    rules = Rules(payload=True)
+    sent = clean(posted({"command": ["rm", "-rf"], "cwd": "/"}), rules).request.body.captured
+    assert json.loads(sent) == {"command": ["REDACTED-1", "REDACTED-2"], "cwd": "/"}
+    (said, barrier) = pieces(
+        piece(b"hello", Opcode.BINARY), piece(b""), stream="stdout", rules=rules
+    )
+    assert said.payload == Body(5, b"", hashlib.sha256(b"hello").hexdigest())
+    assert barrier.payload.size == 0

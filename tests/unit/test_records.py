@@ -1,0 +1,105 @@
+"""Events as bytes: the same event comes back, and nothing else passes for one."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from lxdtap.transaction import Body, Direction, Frame, Moment, Opcode, Peer
+from lxdtap.wire import events
+from lxdtap.wire.records import KINDS, UnreadableRecordError, decode, encode
+
+numbers = st.integers(0, 1 << 62)
+moments = st.builds(Moment, numbers, numbers)
+texts = st.binary(max_size=20).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
+raws = st.binary(max_size=40)
+headers = st.lists(st.tuples(raws, raws), max_size=3).map(tuple)
+directions = st.sampled_from(Direction)
+bodies = st.builds(Body, numbers, raws, texts)
+frames = st.builds(Frame, st.sampled_from(Opcode), bodies, st.booleans())
+peers = st.builds(Peer, numbers, numbers, numbers, st.lists(numbers, max_size=3).map(tuple))
+
+every = st.one_of(
+    st.builds(events.Opened, numbers, moments, texts, st.none() | peers),
+    st.builds(events.Refused, numbers, moments, texts),
+    st.builds(events.RequestHead, numbers, numbers, moments, raws, raws, raws, headers),
+    st.builds(events.ResponseHead, numbers, numbers, moments, numbers, raws, raws, headers),
+    st.builds(events.Data, numbers, numbers, moments, directions, raws),
+    st.builds(events.Skipped, numbers, numbers, moments, directions, numbers),
+    st.builds(events.Digest, numbers, numbers, moments, directions, texts),
+    st.builds(events.MessageEnd, numbers, numbers, moments, directions, headers),
+    st.builds(events.Garbled, numbers, numbers, moments, directions, texts),
+    st.builds(events.Switched, numbers, numbers, moments, texts, texts),
+    st.builds(events.FrameData, numbers, numbers, moments, directions, frames),
+    st.builds(events.Cut, numbers, numbers, moments, directions, texts),
+    st.builds(events.Closed, numbers, moments, texts),
+    st.builds(events.Said, moments, texts),
+)
+
+
+@given(every)
+@example(events.Opened(1, Moment(1, 2), "http+unix://lxd", Peer(1, 2, 3, (4, 5))))
+def test_an_event_comes_back(event: events.Event) -> None:
+    """Whatever an event holds, its bytes are that event, of the same type throughout."""
+    again = decode(encode(event))
+    assert again == event
+    assert type(again) is type(event)
+    assert repr(again) == repr(event)
+
+
+def test_every_kind_of_event_has_a_number() -> None:
+    """The numbers are in files: they stay as they are, and none is missing."""
+    names = [kind.__name__ for kind in KINDS]
+    assert names == [
+        *("Opened", "Refused", "RequestHead", "ResponseHead", "Data", "MessageEnd", "Garbled"),
+        *("Switched", "FrameData", "Cut", "Closed", "Said", "Skipped", "Digest"),
+    ]
+    assert len(KINDS) == len(events.Event.__args__)  # type: ignore[attr-defined]
+
+
+@given(every, st.data())
+def test_cut_bytes_are_no_event(event: events.Event, data: st.DataObject) -> None:
+    """Half an event is none."""
+    whole = encode(event)
+    with pytest.raises(UnreadableRecordError):
+        decode(whole[: data.draw(st.integers(0, len(whole) - 1))])
+
+
+@given(st.binary())
+def test_any_bytes_are_an_event_or_none(raw: bytes) -> None:
+    """Bytes from anywhere do no harm."""
+    try:
+        event = decode(raw)
+    except UnreadableRecordError:
+        return
+    assert isinstance(event, KINDS)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (11, (1, 2), "text", 1),
+        (99, (1, 2), "text"),
+        (-15, (1, 2), "text"),
+        (11, (1, 2), b"text"),
+        (11, (1, True), "text"),
+        (11, (1,), "text"),
+        (10, "1", (1, 2), "why"),
+        (4, 1, 1, (1, 2), 1, b"x"),
+        (8, 1, 1, (1, 2), True, (77, (0, b"", ""), True)),
+        (0, 1, (1, 2), "base", (1, 2)),
+        (5, 1, 1, (1, 2), True, ((b"a", "b"),)),
+    ],
+)
+def test_what_has_the_wrong_fields_is_no_event(fields: tuple[object, ...]) -> None:
+    """Each field is of its type, and none is missing."""
+    with pytest.raises(UnreadableRecordError):
+        decode(msgpack.packb(fields))
+
+
+def test_only_events_are_encoded() -> None:
+    """A fault of ours in what an event holds is found where it is made."""
+    with pytest.raises(TypeError, match="set is no part of an event"):
+        encode(events.Said(Moment(0, 0), {1}))  # type: ignore[arg-type]
