@@ -2,31 +2,79 @@
 
 The map. Arrows point at what is imported; nothing points up::
 
-    __main__ -> cli -> run               arguments, wiring, exit statuses
-                        |
-      tap  (I/O)        +-> child        the command behind the tap, signals
-                        +-> listener     lxdtap's own socket
-                        +-> core         connections made into transactions
-                             +-> relay         bytes both ways
-                             +-> upstream      how to get to the daemon
-                             +-> refusal       what a client is told where there is none
-      wire (pure)            +-> connection    bytes of a connection -> events,
-                             |                 by http1, then tunnel and websocket
-                             +-> fold          events -> transactions
-      log  (pure)       journal                transactions -> entries,
-                             |                 with lxd, content, redact
-                        debugformat, lineformat, jsonformat    entries -> text
-           (I/O)        process                the log, in a process of its own
-      values (pure)     transaction, events, entries, endpoint, errors; terminal: safe text
+    __main__ -> cli -> run            arguments, wiring, exit statuses
+      tap       I/O   core            connections relayed, and what passes told as events
+                        relay           bytes both ways
+                        upstream        how to get to the daemon, by identity: as each caller,
+                                        by tls: over https, with pump
+                        refusal         what a client is told where there is none
+                      listener        lxdtap's own socket
+                      service         a socket handed over, and what systemd is told
+                      child           the command behind the tap, signals
+      record    I/O   link -> worker  events, sent to the recorder's process, and what it does:
+                        spool           first they go to a file,
+                        output          then what is made of them to the log;
+                        recording, save in the end the spool becomes a cassette,
+                pure    trim, collect   by bounds on bodies, and transactions with their frames
+      wire      pure  connection      bytes of a connection -> events, by http1, tunnel, websocket
+                      fold            events -> transactions
+                      events, records the events, and as bytes
+      log       pure  journal         transactions -> entries
+                      render          entries -> text, by debugformat, lineformat, jsonformat
+      cassette  pure  model           a recording as values; cleaning: without its secrets
+                      writing, reading  as YAML and back, by scalars, jsontext, cursor
+                I/O   files           on the disk
+      replay    pure  player          a recording as a daemon: what it is asked -> what it says,
+                                      by tape, match (what answers) and progress (its state),
+                                      playback (frames after their causes), sftp, answer
+                I/O   server          sockets and the clock for it
+      api       I/O   synchronous, asynchronous -> common -> exchange, body, endpoints
+                                      calls of our own, over the same core
+                pure  result          what a call came to, and the exceptions
+      (root)    pure  transaction, endpoint, remotes, lxd, content, redact, errors, terminal
+                                      the values, where daemons are, LXD's own rules, bodies,
+                                      secrets, failures, safe text
 
-What a client sends takes this way: ``relay`` sends the bytes on, and then hands a copy to
-``wire.connection``, whose events ``fold`` makes into transactions. Updates on those go to the log's
-process, where ``journal`` chooses, explains and redacts, and a format makes text of it.
+What a client sends takes this way: ``tap.relay`` sends the bytes on, and then hands a copy to
+``wire.connection``, which makes events of it. These go to the recorder's process, which spools
+them, and then makes transactions of them by ``wire.fold``; ``log.journal`` chooses, explains and
+redacts, and a format makes text. The cassette is made of the spooled events in the same way.
 
 Modules marked pure know no sockets, files, clocks or environment. A test keeps it so.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lxdtap.api import (
+        API,
+        APIConnectionError,
+        APIException,
+        APINotFoundException,
+        APIResult,
+        AsyncAPI,
+        AsyncAPIResult,
+    )
+
 __version__ = "0.1.0"
-__all__ = ["__version__"]
+__all__ = [
+    "API",
+    "APIConnectionError",
+    "APIException",
+    "APINotFoundException",
+    "APIResult",
+    "AsyncAPI",
+    "AsyncAPIResult",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whichever is asked for
+    """Import the API only where it is used: aiohttp would double the command's start-up."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lxdtap import api
+
+    return getattr(api, name)

@@ -113,6 +113,10 @@ _RULES: tuple[tuple[str, re.Pattern[str], Callable[[re.Match[str]], str]], ...] 
 )
 
 
+Also = Callable[[str, Json], bool]
+"""Tells of a key and its value whether that is secret."""
+
+
 class Redactor:
     """Remembers the secrets of one tap, and gives each its placeholder ``REDACTED-n``."""
 
@@ -125,12 +129,12 @@ class Redactor:
         self._odd: dict[str, str] = {}
         self._longest_first: list[str] = []
 
-    def document(self, value: Json, also: re.Pattern[str] | None = None) -> Json:
+    def document(self, value: Json, also: Also | None = None) -> Json:
         """JSON without its secrets.
 
         Args:
             value: what it says.
-            also: keys whose values are secret besides the known ones.
+            also: whether the value under a key is secret besides those under known ones.
         """
         return self._document(value, also)
 
@@ -191,13 +195,13 @@ class Redactor:
     def _part(self, part: Part) -> Part:
         return replace(part, headers=self.headers(part.headers), content=self.content(part.content))
 
-    def _document(self, value: Json, also: re.Pattern[str] | None = None) -> Json:
+    def _document(self, value: Json, also: Also | None = None) -> Json:
         count = self._count
         clean = self._json(value, also)
         # What it taught may also stand before the place that taught it.
         return clean if self._count == count else self._json(clean, also)
 
-    def _json(self, value: Json, also: re.Pattern[str] | None, *, secret: bool = False) -> Json:
+    def _json(self, value: Json, also: Also | None, *, secret: bool = False) -> Json:
         if isinstance(value, str):
             return self._placeholder(value) if secret and value else self.text(value)
         if isinstance(value, list):
@@ -206,7 +210,7 @@ class Redactor:
             for stream_secret in lxd.operation_streams(value):
                 self._placeholder(stream_secret)
             return {
-                self.text(key): self._json(item, also, secret=secret or _is_secret(key, also))
+                self.text(key): self._json(item, also, secret=secret or _is_secret(key, item, also))
                 for key, item in value.items()
             }
         if secret and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -274,8 +278,8 @@ class Redactor:
         return clean + word[done:]
 
 
-def _is_secret(key: str, also: re.Pattern[str] | None) -> bool:
-    return bool(_KEY.match(key) or (also is not None and also.match(key)))
+def _is_secret(key: str, value: Json, also: Also | None) -> bool:
+    return bool(_KEY.match(key)) or (also is not None and also(key, value))
 
 
 def _spellings(secret: str) -> set[str]:

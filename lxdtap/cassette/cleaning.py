@@ -15,10 +15,23 @@ from lxdtap.content import Document, Json
 from lxdtap.redact import Redactor
 from lxdtap.transaction import Body, Headers, Opcode, Transaction
 
-SETTINGS = re.compile(r"environment\Z|environment\.|user\.|cloud-init\.|raw\.")
+_SETTINGS = re.compile(r"environment\.|user\.|cloud-init\.|raw\.")
 """Keys of settings in which people keep secrets (LXD's doc/reference/instance_options.md)."""
-COMMANDS = re.compile(r"command\Z")
-"""Keys that hold what was run."""
+
+
+def is_setting(key: str, value: Json) -> bool:
+    """Whether a member of a document holds what people set for themselves.
+
+    An exec's ``environment`` is, but not that of ``GET /1.0``, which tells of the daemon.
+    """
+    if key == "environment":
+        return not (isinstance(value, dict) and "server_version" in value)
+    return bool(_SETTINGS.match(key))
+
+
+def is_command(key: str, _value: Json) -> bool:
+    """Whether it holds what was run."""
+    return key == "command"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +60,6 @@ class Cleaner:
     def __init__(self, redactor: Redactor, rules: Rules | None = None) -> None:
         self._redactor = redactor
         self._rules = rules or Rules()
-        self._keys = SETTINGS
-        if self._rules.payload:
-            self._keys = re.compile(f"{SETTINGS.pattern}|{COMMANDS.pattern}")
 
     def clean(self, interaction: Interaction) -> Interaction:
         """The interaction as it is to be written."""
@@ -89,6 +99,9 @@ class Cleaner:
     def _headers(self, headers: Headers) -> Headers:
         return self._redactor.headers(headers) if self._rules.secrets else headers
 
+    def _is_secret(self, key: str, value: Json) -> bool:
+        return is_setting(key, value) or (self._rules.payload and is_command(key, value))
+
     def _payload(self, body: Body, headers: Headers, data: bool = False) -> Body:
         """A body, or a frame's payload, cleaned where it is JSON."""
         says = None if data else content.read(body, headers)
@@ -97,7 +110,7 @@ class Cleaner:
             return Body(body.size, b"", body.sha256) if dropped else body
         if not self._rules.secrets:
             return body
-        clean = self._redactor.document(says.value, self._keys)
+        clean = self._redactor.document(says.value, self._is_secret)
         return body if clean == says.value else _written(clean, body)
 
 

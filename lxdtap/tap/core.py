@@ -165,7 +165,12 @@ class Core:
             raise
         except UpstreamError as error:
             self._hear(Refused(tapped.number, moment(), str(error)))
-            ours, daemon = socket.socketpair()
+            try:
+                ours, daemon = socket.socketpair()
+            except OSError:  # no file descriptors are left: there is no way to answer
+                client.close()
+                tapped.stop("lxdtap ran out of file descriptors")
+                return
             tapped.refusal = Refusal(self.loop, ours, error)
         tapped.joining = None
         tapped.link = self.relay.join(client, daemon, tapped)

@@ -92,6 +92,9 @@ class Pump:
         self._closed = False
         self._reading: set[socket.socket] = set()
         self._writing: set[socket.socket] = set()
+
+    def start(self) -> None:
+        """Begin; some of what the daemon says may have come with the handshake."""
         self._open()
 
     def stop(self) -> None:
@@ -199,9 +202,16 @@ class Pump:
         self._open()
 
     def _open(self) -> None:
-        """Open a buffer's worth of what has come, and hand it on."""
-        size = 0
+        """Open what has come and hand it on, until that is all, or the client does not read."""
         self._drained = False
+        while not (self._drained or self._opened or self._end is not None):
+            self._open_a_buffer()
+        if self._silent and self._tls.version() == "TLSv1.3":
+            self._notify()
+        self._send()
+
+    def _open_a_buffer(self) -> None:
+        size = 0
         try:
             while size + RECORD <= len(self._buffer):
                 got = cast(int, self._tls.read(RECORD, self._buffer[size:]))  # a count, in truth
@@ -214,16 +224,9 @@ class Pump:
             self._ended("")
         except ssl.SSLError as error:
             self._ended(_reason(error))
-        if size:
-            self._hand_on(self._buffer[:size])
-        if self._silent and self._tls.version() == "TLSv1.3":
-            self._notify()
-        self._send()
-
-    def _hand_on(self, data: memoryview) -> None:
-        sent = self._accepted(data)
-        if sent < len(data):
-            self._opened = memoryview(bytes(data[sent:]))
+        sent = self._accepted(self._buffer[:size]) if size else 0
+        if sent < size:
+            self._opened = memoryview(bytes(self._buffer[sent:size]))
 
     def _accepted(self, data: memoryview) -> int:
         try:

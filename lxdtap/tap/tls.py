@@ -102,7 +102,9 @@ class HttpsUpstream:
         far, near = socket.socketpair()
         for sock in (far, near):
             sock.setblocking(False)
-        self._pumps.add(Pump(self._shared, near, far, stream, self._over))
+        pump = Pump(self._shared, near, far, stream, self._over)
+        self._pumps.add(pump)
+        pump.start()
         return far
 
     def close(self) -> None:
@@ -116,7 +118,8 @@ class HttpsUpstream:
     def _over(self, pump: Pump, cut: str) -> None:
         self._pumps.discard(pump)
         if cut and self._tell is not None:
-            self._tell(f"a connection to {self._base} was cut: {cut}")
+            hint = "; does it trust the client certificate?" if " alert " in cut else ""
+            self._tell(f"a connection to {self._base} was cut: {cut}{hint}")
 
     # -- connecting
 
@@ -178,6 +181,7 @@ class HttpsUpstream:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # a cut is no end
         context.set_alpn_protocols(["http/1.1"])
         if self._pinned_file:
             self._pinned = _certificate(self._pinned_file)

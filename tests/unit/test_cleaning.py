@@ -63,6 +63,12 @@ def test_credentials_and_settings_are_taken_out() -> None:
     assert (config["limits.cpu"], said["command"]) == ("2", ["id"])
 
 
+def test_what_the_daemon_tells_of_itself_stays() -> None:
+    """Its environment in GET /1.0 is no exec's: clients go by it."""
+    told = posted({"environment": {"server_version": "5.0.2", "kernel": "Linux"}})
+    assert clean(told) == told
+
+
 def test_the_same_secret_has_the_same_name_everywhere() -> None:
     """In a body, a target, a header and an answer, so that what is played again still fits."""
     told = posted({"secret": SECRET})

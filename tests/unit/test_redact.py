@@ -526,9 +526,8 @@ def test_very_many_secrets_do_not_slow_it_down(kind: str) -> None:
 
 def test_more_keys_may_be_secret() -> None:
     """Whoever writes a document down for long may have more taken out of it."""
-    also = re.compile(r"user\.")
     config = {"user.a": "x", "b": "y", "password": CANARY}
-    assert Redactor().document({"config": config}, also) == {
+    assert Redactor().document({"config": config}, lambda key, _: key == "user.a") == {
         "config": {"user.a": "REDACTED-1", "b": "y", "password": "REDACTED-2"}
     }
     assert Redactor().document(config) == {"user.a": "x", "b": "y", "password": "REDACTED-1"}
