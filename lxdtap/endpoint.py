@@ -181,12 +181,16 @@ def kind_by_organization(name: str) -> Kind | None:
     return _ORGANIZATIONS.get(name)
 
 
-def client_environment(kind: Kind, path: str) -> dict[str, str]:
+def client_environment(kind: Kind, path: str, *, remote: bool = False) -> dict[str, str]:
     """What to set so that clients of this kind of daemon use the socket at ``path``.
 
     Both variables, because Go clients prefer ``*_SOCKET`` (client/connection.go) and the others
-    read only ``*_DIR``.
+    read only ``*_DIR``. Where a remote is tapped it may well be the client's default, which would
+    lead past the tap: then a third makes that the socket (lxc/config/file.go).
     """
     prefix = kind.upper()
     directory = path.rpartition("/")[0] or "/"
-    return {f"{prefix}_DIR": directory, f"{prefix}_SOCKET": path}
+    variables = {f"{prefix}_DIR": directory, f"{prefix}_SOCKET": path}
+    if remote:
+        variables["LXC_REMOTE" if kind == "lxd" else "INCUS_REMOTE"] = "local"
+    return variables
