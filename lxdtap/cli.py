@@ -215,15 +215,12 @@ def run(
 ) -> None:
     """Turn options into a run; its help text is :data:`_RUN_HELP`."""
     from lxdtap import run as running
+    from lxdtap.finding import Wanted
 
     _one_way(upstream, remote, cert, key, server_cert)
     options = running.Options(
         command=command,
-        upstream=upstream,
-        remote=remote,
-        certificate=cert,
-        key=key,
-        server_certificate=server_cert,
+        wanted=Wanted(upstream, remote, cert, key, server_cert),
         listen=listen,
         group=group,
         format=form,
@@ -236,12 +233,7 @@ def run(
         cleaning=Rules(secrets=not keep_secrets, payload=redact_payload),
         hello=hello,
     )
-    try:
-        status = running.run(options, dict(os.environ))
-    except LxdtapError as error:
-        running.say(str(error))
-        status = error.exit_status
-    raise SystemExit(status)
+    _exit_by(lambda: running.run(options, dict(os.environ)))
 
 
 _RECOVER_HELP = """Make the cassette of a recording that was interrupted.
@@ -276,6 +268,87 @@ def recover(
     _exit_by(
         lambda: recording.recover(spool, output, rules, overwrite=overwrite, keep=keep),
     )
+
+
+_REPLAY_HELP = """Play a cassette in a daemon's place: for CMD, or until interrupted.
+
+CMD, or whoever uses the socket that is named, talks to the recording as to the daemon that was
+recorded. What it asks that was not recorded is answered by an error that names the nearest recorded
+request, which is said on stderr too; so is what was recorded and not asked for.
+
+\b
+Examples:
+  lxdtap replay launch.yaml -- lxc launch bb c1
+  lxdtap replay --strict launch.yaml -- ./test.sh
+  lxdtap replay --show --format line launch.yaml
+
+\b
+Exit status:
+  CMD's own, as with `lxdtap run`
+  1    the cassette cannot be played; or --strict, and what was asked is not what was recorded
+  2    a wrong option
+"""
+
+
+@main.command(help=_REPLAY_HELP, context_settings={"auto_envvar_prefix": "LXDTAP"})
+@click.argument("cassette", metavar="CASSETTE")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD ...]")
+@click.option(
+    "--listen",
+    default="",
+    metavar="PATH",
+    help="Where to listen: a directory, or a path that ends in unix.socket."
+    " Without it: a private place for CMD, else a stable one.",
+)
+@click.option(
+    "--pace",
+    type=click.Choice(["fast", "recorded"]),
+    default="fast",
+    show_default=True,
+    help="Answer as fast as causes permit, or with the pauses that were recorded.",
+)
+@click.option("--strict", is_flag=True, help="Fail where more or less was asked than was recorded.")
+@click.option("--show", is_flag=True, help="Show transactions, as `lxdtap run` does.")
+@click.option("-o", "--log", "output", default="", metavar="FILE", help="Show them in this file.")
+@click.option(
+    "--format",
+    "form",
+    envvar="LXDTAP_FORMAT",
+    type=click.Choice(["debug", "line", "json"]),
+    default="debug",
+    show_default=True,
+    help="How transactions are shown.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Show more, as with `lxdtap run`.")
+@click.option("--hello", is_flag=True, help="Send a first GET /1.0.")
+def replay(
+    cassette: str,
+    command: Sequence[str],
+    listen: str,
+    pace: str,
+    strict: bool,
+    show: bool,
+    output: str,
+    form: Any,  # noqa: ANN401 - one of the choices above
+    verbose: bool,
+    hello: bool,
+) -> None:
+    """Play a cassette; its help text is :data:`_REPLAY_HELP`."""
+    from lxdtap import play
+
+    options = play.Options(
+        cassette,
+        command,
+        listen=listen,
+        paced=pace == "recorded",
+        strict=strict,
+        show=show or verbose,
+        output=output,
+        format=form,
+        selection=Selection(verbose=verbose),
+        hello=hello,
+    )
+    _exit_by(lambda: play.replay(options, dict(os.environ)))
 
 
 def _exit_by(work: Callable[[], int]) -> NoReturn:

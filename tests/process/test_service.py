@@ -24,7 +24,7 @@ from typing import Protocol
 import pytest
 
 from lxdtap.record.link import PATIENCE as RECORDER
-from lxdtap.run import DRAIN
+from lxdtap.stage import DRAIN
 
 from .callers import Caller, content, tells
 from .tap import (

@@ -9,6 +9,9 @@ from lxdtap.endpoint import (
     base_url,
     client_environment,
     discover,
+    https_address,
+    https_base,
+    kind_by_organization,
     kind_of,
     socket_path,
     with_socket_name,
@@ -118,6 +121,8 @@ def test_client_environment() -> None:
         "LXD_SOCKET": "/t/unix.socket",
     }
     assert client_environment("incus", "/s")["INCUS_DIR"] == "/"
+    assert client_environment("incus", "/s", remote=True)["INCUS_REMOTE"] == "local"
+    assert client_environment("lxd", "/s", remote=True)["LXC_REMOTE"] == "local"
 
 
 @pytest.mark.parametrize(
@@ -140,3 +145,54 @@ def test_an_address_without_a_path(text: str) -> None:
     """A scheme alone names no socket."""
     with pytest.raises(ValueError, match="not the path of a unix socket"):
         socket_path(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "base"),
+    [
+        ("https://h", "https://h:8443"),
+        ("https://Example.ORG:443/", "https://example.org:443"),
+        ("https://[::1]", "https://[::1]:8443"),
+        ("https://127.0.0.1:1", "https://127.0.0.1:1"),
+    ],
+)
+def test_https(text: str, base: str) -> None:
+    """A host and, without a port, lxc's; an IPv6 address in brackets."""
+    assert https_base(*https_address(text)) == base
+
+
+def test_https_with_another_port() -> None:
+    """The port to take where none is named can be told."""
+    assert https_address("https://h", 443) == ("h", 443)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://h",
+        "https://",
+        "https://h/1.0",
+        "https://h?x",
+        "https://u@h",
+        "https://h:x",
+        "https:h",
+    ],
+)
+def test_no_https(text: str) -> None:
+    """What is more or less than that is refused."""
+    with pytest.raises(ValueError, match=r"https://|Port"):
+        https_address(text)
+
+
+def test_kind_by_organization() -> None:
+    """The daemons' own certificates say whose they are; others do not."""
+    names = ("LXD", "linuxcontainers.org", "Linux Containers", "Example Ltd", "")
+    assert [kind_by_organization(name) for name in names] == ["lxd", "lxd", "incus", None, None]
+
+
+def test_only_one_kind() -> None:
+    """The other's variables and places can be left aside."""
+    environ = {"LXD_DIR": "/d", "INCUS_DIR": "/i"}
+    assert discover(environ, lambda _: True, "incus").path == "/i/unix.socket"
+    assert discover({}, lambda _: True, "incus").path == "/run/incus/unix.socket"
+    assert discover({"LXD_DIR": "/d"}, lambda _: True, "incus").found_by == "its usual place"

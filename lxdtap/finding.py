@@ -1,0 +1,118 @@
+"""Which daemon is meant: by options, by the environment, by lxc's and incus' own configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lxdtap import endpoint
+from lxdtap.endpoint import Endpoint, HttpsEndpoint
+from lxdtap.errors import NoDaemonError
+from lxdtap.remotes import Machine
+from lxdtap.tap import listener, upstream
+
+if TYPE_CHECKING:
+    from lxdtap.tap.tls import HttpsUpstream
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which daemon was asked for.
+
+    Attributes:
+        upstream: the daemon's socket or https address; empty: the one that clients here would use.
+        remote: the daemon, by the name that lxc or incus has for it; empty: by ``upstream``.
+        certificate: what is shown to a daemon behind https; empty: what lxc or incus would show.
+        key: of that certificate; empty: as above.
+        server_certificate: what that daemon has to show; empty: as above.
+    """
+
+    upstream: str = ""
+    remote: str = ""
+    certificate: str = ""
+    key: str = ""
+    server_certificate: str = ""
+
+
+def find(options: Wanted, environ: dict[str, str]) -> Endpoint | HttpsEndpoint:
+    """The daemon to tap, which is seen to answer the door.
+
+    Raises:
+        NoDaemonError: there is none.
+        UpstreamError: it cannot be connected to.
+    """
+    machine = Machine(environ, os.path.expanduser("~"), _content, _is_socket)
+    if options.remote:
+        found = machine.named(options.remote)
+    elif options.upstream.startswith("https:"):
+        found = machine.at(options.upstream)
+    else:
+        return _at_socket(options.upstream, environ)
+    if isinstance(found, Endpoint):
+        return _seen(found)
+    found = replace(
+        found,
+        certificate=options.certificate or found.certificate,
+        key=options.key or found.key,
+        server_certificate=options.server_certificate or found.server_certificate,
+    )
+    shown = asyncio.run(https(found).check())
+    return replace(found, kind=found.kind or shown)
+
+
+def _content(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        text = f"cannot read {path}: {error.strerror}; check whose it is"
+        raise NoDaemonError(text) from error
+
+
+def https(found: HttpsEndpoint, tell: Callable[[str], None] | None = None) -> HttpsUpstream:
+    """The way to a daemon behind https."""
+    from lxdtap.tap.tls import HttpsUpstream
+
+    own = (found.certificate, found.key)
+    return HttpsUpstream(found.base, *own, found.server_certificate, found.authority, tell)
+
+
+def _at_socket(given: str, environ: dict[str, str]) -> Endpoint:
+    if given:
+        path = endpoint.with_socket_name(endpoint.socket_path(given), os.path.isdir)
+        return _seen(Endpoint(os.path.abspath(path), "--upstream or LXDTAP_UPSTREAM"))
+    return _seen(endpoint.discover(environ, _is_socket))
+
+
+def _seen(found: Endpoint) -> Endpoint:
+    """The same, after it has answered the door; and of which kind it is."""
+    sock = upstream.connect(found)
+    if sock is None or found.kind is not None:
+        kind = found.kind or endpoint.kind_of("", found.path)
+    else:
+        kind = endpoint.kind_of(_program(listener.peer(sock).pid), found.path)
+    if sock is not None:
+        sock.close()
+    return replace(found, kind=kind)
+
+
+def _program(pid: int) -> str:
+    """The name of a process (proc(5), comm); empty where it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
+            return comm.read().strip()
+    except OSError:
+        return ""
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False

@@ -1,0 +1,180 @@
+"""``lxdtap replay``: a cassette plays the daemon's part."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from lxdtap.cassette import files
+from lxdtap.cassette.model import Cassette, Interaction
+from lxdtap.log.journal import Selection
+from lxdtap.log.render import Format, renderer
+from lxdtap.record.link import Recorder
+from lxdtap.record.output import open_file
+from lxdtap.record.worker import Log, Worker
+from lxdtap.replay.server import CassetteUpstream, Replay
+from lxdtap.stage import CLIENTS, Player, Setting, Stage, handed_over, say
+from lxdtap.tap import child, core, service
+from lxdtap.terminal import paint
+from lxdtap.transaction import Peer
+
+NAMED = 20
+"""Interactions that were not played which are named, one a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for.
+
+    Attributes:
+        cassette: its path.
+        command: to run in front of it; empty: until interrupted.
+        listen: where to listen; empty: a private place for a command, the stable one else.
+        paced: whether the recorded pauses come back.
+        strict: whether it is a failure that something was asked that is not recorded, or that
+            something recorded was not asked for.
+        show: whether transactions are shown.
+        output: the file they are shown in; empty: stderr with a command, else stdout.
+        format: of what is shown.
+        colour: auto, always or never.
+        selection: what is shown.
+        hello: send a first request, to have something to see.
+    """
+
+    cassette: str
+    command: Sequence[str] = ()
+    listen: str = ""
+    paced: bool = False
+    strict: bool = False
+    show: bool = False
+    output: str = ""
+    format: Format = "debug"
+    colour: str = "auto"
+    selection: Selection = field(default_factory=Selection)
+    hello: bool = False
+
+
+def replay(options: Options, environ: dict[str, str]) -> int:
+    """Play, until the command or a signal ends it; the exit status.
+
+    Raises:
+        LxdtapError: the cassette cannot be played, or not there.
+    """
+    manager = service.Manager("" if options.command else environ.get("NOTIFY_SOCKET", ""))
+    given = handed_over(environ, listen=options.listen, command=options.command, group="")
+    environ = service.without_sockets(environ)
+    cassette = files.load(options.cassette)
+    recorder = _recorder(options, environ)
+    kind = cassette.server.kind
+    setting = Setting(
+        command=options.command,
+        environ=environ,
+        kind=kind,
+        what=f"playing {options.cassette}, {CLIENTS[kind]}'s daemon as it was recorded",
+        listen=options.listen,
+        handed_over=given,
+        quiet=True,
+        hello=options.hello,
+    )
+    report = Report(strict=options.strict)
+    stage = Stage(setting, child.Signals(), manager)
+    try:
+        status = asyncio.run(_play(options, cassette, stage, recorder, report))
+    finally:
+        if recorder is not None:
+            recorder.finish()
+    return report.end(status)
+
+
+class Report:
+    """What is said of a replay, and whether that is a failure."""
+
+    def __init__(self, *, strict: bool) -> None:
+        self._strict = strict
+        self._missed = 0
+        self._unplayed: list[Interaction] = []
+
+    def tell(self, text: str) -> None:
+        """Something was asked that is not recorded, mostly."""
+        self._missed += 1
+        say(text)
+
+    def unplayed(self, interactions: list[Interaction]) -> None:
+        """These were recorded, and nobody asked for them."""
+        self._unplayed = interactions
+
+    def end(self, status: int) -> int:
+        """Say what was not played; the exit status."""
+        if self._unplayed:
+            say(f"{len(self._unplayed)} recorded interactions were not played:")
+        for interaction in self._unplayed[:NAMED]:
+            transaction = interaction.transaction
+            say(
+                f"  #{transaction.number} {transaction.request.method} {transaction.request.target}"
+            )
+        if len(self._unplayed) > NAMED:
+            say(f"  and {len(self._unplayed) - NAMED} more")
+        failed = self._strict and (self._missed or self._unplayed)
+        return status or int(bool(failed))
+
+
+def _recorder(options: Options, environ: dict[str, str]) -> Recorder | None:
+    """What shows transactions, where they are to be shown."""
+    if options.output:
+        output = open_file(options.output)
+    elif options.show:
+        output = sys.stderr.fileno() if options.command else sys.stdout.fileno()
+    else:
+        return None
+    painter = paint(options.colour, is_terminal=os.isatty(output), environ=environ)
+    log = Log(output, renderer(options.format, options.selection, painter))
+    return Recorder(lambda: Worker(log))
+
+
+async def _play(
+    options: Options, cassette: Cassette, stage: Stage, recorder: Recorder | None, report: Report
+) -> int:
+    loop = asyncio.get_running_loop()
+    if recorder is None:
+        alone = Replay(cassette, report.tell, loop, paced=options.paced)
+        return await _until_over(stage, _Alone(alone), alone.never_played, report)
+    recorder.start(loop)
+    recording = CassetteUpstream(cassette, report.tell, paced=options.paced)
+    tap = core.Core(recording, recorder.hear, loop)
+    return await _until_over(stage, tap, recording.never_played, report)
+
+
+async def _until_over(
+    stage: Stage, player: Player, unplayed: Callable[[], list[Interaction]], report: Report
+) -> int:
+    try:
+        return await stage.run(player)
+    finally:
+        report.unplayed(unplayed())
+        player.close()
+
+
+class _Alone:
+    """A recording that is shown to nobody; there is nothing of its to wait for."""
+
+    def __init__(self, replay: Replay) -> None:
+        self.served = 0
+        self.busy = 0
+        self._replay = replay
+
+    def serve(self, client: socket.socket, peer: Peer | None) -> None:
+        self.served += 1
+        self._replay.serve(client, peer)
+
+    def close_idle(self) -> None:
+        self._replay.close()
+
+    async def drained(self, _seconds: float) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._replay.close()
