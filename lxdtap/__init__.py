@@ -2,7 +2,9 @@
 
 The map. Arrows point at what is imported; nothing points up::
 
-    __main__ -> cli -> run            arguments, wiring, exit statuses
+    __main__ -> cli -> run, play      arguments; a tap, or a recording, set up and taken down
+                        finding         which daemon is meant
+                        stage           our socket with a command before it, or as a sidecar
       tap       I/O   core            connections relayed, and what passes told as events
                         relay           bytes both ways
                         upstream        how to get to the daemon, by identity: as each caller,
@@ -14,7 +16,8 @@ The map. Arrows point at what is imported; nothing points up::
       record    I/O   link -> worker  events, sent to the recorder's process, and what it does:
                         spool           first they go to a file,
                         output          then what is made of them to the log;
-                        recording, save in the end the spool becomes a cassette,
+                        recording, save in the end the spool becomes a cassette;
+                        direct          the same without a process, for calls of our own;
                 pure    trim, collect   by bounds on bodies, and transactions with their frames
       wire      pure  connection      bytes of a connection -> events, by http1, tunnel, websocket
                       fold            events -> transactions

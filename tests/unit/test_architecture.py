@@ -44,7 +44,7 @@ RINGS = (
     {"cassette.files"},
     {
         *("record.output", "record.spool", "record.save", "record.worker"),
-        *("record.link", "record.recording"),
+        *("record.link", "record.recording", "record.direct"),
     },
     {
         *("tap.relay", "tap.listener", "tap.service", "tap.child", "tap.upstream"),
@@ -53,7 +53,8 @@ RINGS = (
     {"replay.server"},
     {"api.body", "api.endpoints", "api.exchange", "api.common"},
     {"api.asynchronous", "api.synchronous"},
-    {"run"},
+    {"finding", "stage"},
+    {"run", "play"},
     {"cli"},
     {"__main__"},
 )
