@@ -144,6 +144,11 @@ class Link:
             gone = self._client_gone if pipe is self._sending else self._sending.abort
             self._relay.hangups.watch(pipe.source, gone)
 
+    def cut(self, pipe: _Pipe) -> None:
+        """A side's connection was reset, rather than ended."""
+        if pipe is self._receiving:
+            self._why = self._why or "the daemon's connection was cut"
+
     def target_gone(self, pipe: _Pipe) -> None:
         """A side no longer reads."""
         if pipe is self._receiving:
@@ -232,6 +237,7 @@ class _Pipe:
             return
         except OSError:
             size = 0  # a reset: nothing more will come
+            self._link.cut(self)
         if not size:
             self._end()
             return
