@@ -16,6 +16,7 @@ from lxdtap.log.render import Format, renderer
 from lxdtap.record.link import Recorder
 from lxdtap.record.output import open_file
 from lxdtap.record.worker import Log, Worker
+from lxdtap.replay.player import Player as Recorded
 from lxdtap.replay.server import CassetteUpstream, Replay
 from lxdtap.stage import CLIENTS, Player, Setting, Stage, handed_over, say
 from lxdtap.tap import child, core, service
@@ -140,7 +141,7 @@ async def _play(
 ) -> int:
     loop = asyncio.get_running_loop()
     if recorder is None:
-        alone = Replay(cassette, report.tell, loop, paced=options.paced)
+        alone = Replay(Recorded(cassette, paced=options.paced), report.tell, loop)
         return await _until_over(stage, _Alone(alone), alone.never_played, report)
     recorder.start(loop)
     recording = CassetteUpstream(cassette, report.tell, paced=options.paced)

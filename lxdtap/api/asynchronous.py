@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Self
+import contextlib
+import functools
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any, Literal, Self, overload
 
-from lxdtap.api.common import Answer, BaseAPI, Params, Timeout
+from lxdtap.api.common import Answer, BaseAPI, Caller, Params, Timeout, timed_out
 from lxdtap.api.exchange import BrokenOffError, Exchange, Line
-from lxdtap.api.result import APIConnectionError, Result
-from lxdtap.log.entries import TransactionEntry
-from lxdtap.transaction import Transaction
+from lxdtap.api.result import Result
 
 
 class AsyncAPIResult(Result):
@@ -18,6 +19,12 @@ class AsyncAPIResult(Result):
 
     Attributes:
         api: the API that was called; None after pickling.
+
+    Example:
+        .. code-block:: python
+
+            result = await api.put("instances/c1/state", json={"action": "start"})
+            await result.wait()
     """
 
     def __init__(self, api: AsyncAPI | None, answer: Answer) -> None:
@@ -37,7 +44,8 @@ class AsyncAPIResult(Result):
         Raises:
             APIException: the operation failed.
         """
-        assert self.api is not None, "a result that was pickled cannot wait"
+        if self.api is None:
+            raise RuntimeError("a result that was pickled cannot wait: it has no API any more")
         url = self.wait_url(self.api.default_timeout if timeout is None else timeout)
         return self if url is None else await self.api.get(url)
 
@@ -50,32 +58,51 @@ class AsyncAPIStream(AsyncAPIResult):
     """A result whose body is read as it comes, as asked for by ``stream=True``.
 
     Its ``data`` and ``metadata`` are None. Use it in ``async with``, or read it to its end.
+
+    Example:
+        .. code-block:: python
+
+            async with await api.get("images/…/export", stream=True) as image:
+                async for piece in image.iter_content():
+                    file.write(piece)
     """
+
+    _ending: weakref.finalize[[Exchange], AsyncAPIStream] | None = None
 
     def __init__(self, api: AsyncAPI, answer: Answer, exchange: Exchange) -> None:
         super().__init__(api, answer)
         self._exchange = exchange
-        self._told = api._ended  # noqa: SLF001 - one thing with its API
+        self._ending = weakref.finalize(self, _forget, exchange)
+        self._ending.atexit = False
 
     async def iter_content(self, chunk_size: int = 1 << 16) -> AsyncIterator[bytes]:
         """The body in pieces of ``chunk_size`` bytes at most.
 
         Raises:
             APIConnectionError: the connection ended before the body did.
+            TimeoutError: nothing came for the ``timeout`` of the call.
         """
         try:
-            async for piece in self._exchange.pieces(chunk_size):
+            while piece := await self._exchange.piece(chunk_size):
                 yield piece
         except BrokenOffError as error:
-            raise APIConnectionError(self.request, error.reason) from error
+            await self.aclose()
+            raise self._broke_off(error.reason) from None
+        except TimeoutError:
+            raise timed_out(self._shown, self._exchange) from None
         finally:
             await self.aclose()
 
     async def aclose(self) -> None:
         """End the exchange, however far it is."""
-        transaction = await self._exchange.close()
-        if self._entry is None:
-            self._entry = self._told(transaction)
+        if self._ending is not None and self._ending.detach() and self.api is not None:
+            self._entry = await self.api._ended(self._exchange, self.api._print)  # noqa: SLF001
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the connection."""
+        return {
+            k: v for k, v in super().__getstate__().items() if k not in ("_exchange", "_ending")
+        }
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,17 +122,20 @@ class AsyncAPI(BaseAPI):
                 await result.wait(timeout=60)
     """
 
-    _line: Line | None = None
+    @functools.cached_property
+    def _lines(self) -> dict[asyncio.AbstractEventLoop, tuple[Line, AsyncGenerator[None, None]]]:
+        """The line on each loop, and what ends it."""
+        return {}
 
     async def request(
         self,
         method: str,
         url: str,
-        *,
         params: Params | None = None,
         data: Any = None,  # noqa: ANN401 - see below
+        headers: Mapping[str, Any] | None = None,
+        *,
         json: Any = None,  # noqa: ANN401 - whatever JSON can hold
-        headers: Mapping[str, str] | None = None,
         stream: bool = False,
         timeout: Timeout = None,  # noqa: ASYNC109 - as in requests
     ) -> AsyncAPIResult:
@@ -116,12 +146,13 @@ class AsyncAPI(BaseAPI):
 
         Raises:
             APIException: the daemon reported an error; HTTP 404: APINotFoundException.
-            APIConnectionError: the connection broke off.
-            TimeoutError: ``timeout`` passed.
+            APIConnectionError: there is no daemon, or the connection broke off.
+            TimeoutError: nothing came for ``timeout``.
         """
-        answer = await self._perform(
-            self._here(),
-            self._print,
+        line = await self._here()
+        work = self._perform(
+            line,
+            Caller(self._print, asyncio.to_thread),
             method,
             url,
             params=params,
@@ -131,41 +162,54 @@ class AsyncAPI(BaseAPI):
             stream=stream,
             timeout=timeout,
         )
+        answer = await line.start(work)
         if answer.exchange is not None:
             return AsyncAPIStream(self, answer, answer.exchange)
         result = AsyncAPIResult(self, answer)
         result.validate()
         return result
 
-    async def get(self, url: str, **kwargs: Any) -> AsyncAPIResult:  # noqa: ANN401
+    @overload
+    async def get(
+        self,
+        url: str,
+        *args: Any,  # noqa: ANN401 - request's
+        stream: Literal[True],
+        **kwargs: Any,  # noqa: ANN401 - request's
+    ) -> AsyncAPIStream: ...
+
+    @overload
+    async def get(self, url: str, *args: Any, **kwargs: Any) -> AsyncAPIResult: ...  # noqa: ANN401
+
+    async def get(self, url: str, *args: Any, **kwargs: Any) -> AsyncAPIResult:
         """``GET``; arguments as in :meth:`request`."""
-        return await self.request("GET", url, **kwargs)
+        return await self.request("GET", url, *args, **kwargs)
 
-    async def post(self, url: str, **kwargs: Any) -> AsyncAPIResult:  # noqa: ANN401
+    async def post(self, url: str, *args: Any, **kwargs: Any) -> AsyncAPIResult:  # noqa: ANN401
         """``POST``; arguments as in :meth:`request`."""
-        return await self.request("POST", url, **kwargs)
+        return await self.request("POST", url, *args, **kwargs)
 
-    async def put(self, url: str, **kwargs: Any) -> AsyncAPIResult:  # noqa: ANN401
+    async def put(self, url: str, *args: Any, **kwargs: Any) -> AsyncAPIResult:  # noqa: ANN401
         """``PUT``; arguments as in :meth:`request`."""
-        return await self.request("PUT", url, **kwargs)
+        return await self.request("PUT", url, *args, **kwargs)
 
-    async def patch(self, url: str, **kwargs: Any) -> AsyncAPIResult:  # noqa: ANN401
+    async def patch(self, url: str, *args: Any, **kwargs: Any) -> AsyncAPIResult:  # noqa: ANN401
         """``PATCH``; arguments as in :meth:`request`."""
-        return await self.request("PATCH", url, **kwargs)
+        return await self.request("PATCH", url, *args, **kwargs)
 
-    async def delete(self, url: str, **kwargs: Any) -> AsyncAPIResult:  # noqa: ANN401
+    async def delete(self, url: str, *args: Any, **kwargs: Any) -> AsyncAPIResult:  # noqa: ANN401
         """``DELETE``; arguments as in :meth:`request`."""
-        return await self.request("DELETE", url, **kwargs)
+        return await self.request("DELETE", url, *args, **kwargs)
 
-    async def head(self, url: str, **kwargs: Any) -> AsyncAPIResult:  # noqa: ANN401
+    async def head(self, url: str, *args: Any, **kwargs: Any) -> AsyncAPIResult:  # noqa: ANN401
         """``HEAD``; arguments as in :meth:`request`."""
-        return await self.request("HEAD", url, **kwargs)
+        return await self.request("HEAD", url, *args, **kwargs)
 
     async def aclose(self) -> None:
         """Break off what is under way. The API can be used again."""
-        line, self._line = self._line, None
-        if line is not None:
-            line.close()
+        line, ending = self._lines.pop(asyncio.get_running_loop(), (None, None))
+        if line is not None and ending is not None:
+            await ending.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -173,12 +217,28 @@ class AsyncAPI(BaseAPI):
     async def __aexit__(self, *_exception: object) -> None:
         await self.aclose()
 
-    def _here(self) -> Line:
-        """The line on the running loop; another where the last one's loop is over."""
+    async def _here(self) -> Line:
+        """The line on the running loop."""
         loop = asyncio.get_running_loop()
-        if self._line is None or self._line.loop is not loop:
-            self._line = Line(self._upstream(), loop)
-        return self._line
+        if loop not in self._lines:
+            for over in [each for each in self._lines if each.is_closed()]:
+                del self._lines[over]
+            line = Line(self._upstream(), loop)
+            self._lines[loop] = line, _ending(line)
+            await anext(self._lines[loop][1])
+        return self._lines[loop][0]
 
-    def _ended(self, transaction: Transaction | None) -> TransactionEntry | None:
-        return self._tell(transaction, self._print)
+
+async def _ending(line: Line) -> AsyncGenerator[None, None]:
+    """Ends a line at the latest with its loop, which closes all generators (asyncio.run)."""
+    try:
+        yield
+    finally:
+        await line.aclose()
+
+
+def _forget(exchange: Exchange) -> None:
+    """End what nobody can read any more, where its loop is still there."""
+    with contextlib.suppress(RuntimeError):
+        loop = exchange.line.loop
+        loop.call_soon_threadsafe(lambda: exchange.line.start(exchange.close()))

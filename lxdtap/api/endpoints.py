@@ -24,11 +24,11 @@ def find(given: str | None, environ: Mapping[str, str]) -> str:
         NoDaemonError: nothing was given, and there is none in the usual places.
     """
     if given is None:
-        given = endpoint.discover(environ, is_socket).path
-    address = given.rstrip("/") or given
+        given = os.path.abspath(endpoint.discover(environ, is_socket).path)
+    address = given if given.endswith("://") else given.rstrip("/") or given
     if not address.startswith(("/", "unix:")):
         return address
-    path = endpoint.with_socket_name(endpoint.socket_path(address), os.path.isdir)
+    path = endpoint.with_socket_name(os.path.abspath(_path(address)), os.path.isdir)
     if not os.path.exists(path):
         raise MissingSocketError(path)
     return endpoint.base_url(path)
@@ -47,11 +47,18 @@ def upstream(address: str, cert: tuple[str, str] | None, verify: str | None) -> 
         certificate, key = cert or ("", "")
         return HttpsUpstream(address, certificate, key, verify or "")
     if scheme == "http+unix":
-        return UnixUpstream(Endpoint(endpoint.socket_path(address), "the endpoint"))
+        return UnixUpstream(Endpoint(_path(address), "the endpoint"))
     raise NoDaemonError(
         f"no daemon is at {address!r}: give the path of a unix socket, http+unix://…,"
         " or https://host:8443"
     )
+
+
+def _path(address: str) -> str:
+    try:
+        return endpoint.socket_path(address)
+    except ValueError as error:
+        raise NoDaemonError(f"no daemon is at {address!r}: it names no socket") from error
 
 
 def host(address: str) -> str:

@@ -6,16 +6,21 @@ Pure: a result is made of what was exchanged, wherever it was, on the wire or in
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lxdtap import lxd
-from lxdtap.content import Json
+from lxdtap import content, lxd
+from lxdtap.content import Content, Document, Json, Text
 from lxdtap.errors import LxdtapError
 from lxdtap.log import debugformat
 from lxdtap.log.entries import TransactionEntry
-from lxdtap.transaction import Transaction
+from lxdtap.redact import Redactor
+from lxdtap.transaction import Body, Request, Timing, Transaction
+
+LONGEST = 2000
+"""Characters of an answer that stand in an error message, where it has no words for the error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,10 @@ class APIRequest:
         url: the whole URL, its query included.
         body: what was sent; None where there was no body, or it was streamed.
         headers: those that the caller gave.
+
+    Example:
+        >>> APIRequest("GET", "http+unix://%2Flxd/1.0/images").url
+        'http+unix://%2Flxd/1.0/images'
     """
 
     method: str
@@ -41,7 +50,7 @@ class APIResponse:
 
     Attributes:
         status_code: the HTTP status.
-        headers: names in any case; the last one counts where a name was sent twice.
+        headers: names in any case; the first one counts where a name was sent twice.
         content: the whole body, uncompressed.
 
     Example:
@@ -75,9 +84,18 @@ class Result:
         request: what was sent.
         response: what came back.
         transaction: the same as the tap sees it, with times; None where it was streamed and
-            has not ended, or after pickling.
+            has not ended.
         data: the response's JSON; None where it is not JSON, as for a file.
         metadata: the JSON's ``metadata``; None where there is none.
+
+    Example:
+        >>> request = APIRequest("GET", "http+unix://%2Flxd/1.0")
+        >>> says = b'{"type": "sync", "metadata": {"auth": "trusted"}}'
+        >>> result = Result(request, APIResponse(200, {}, says))
+        >>> result.metadata["auth"]
+        'trusted'
+        >>> result
+        <GET http+unix://%2Flxd/1.0: 200, 49 bytes>
     """
 
     def __init__(
@@ -100,14 +118,15 @@ class Result:
 
     def request_summary(self) -> str:
         """Method, URL and, where there was one, the body: the first half of the DEBUG text."""
-        if self._entry is None:
-            return f"{self.request.method} {self.request.url}"
-        return debugformat.request_summary(self._entry.transaction, self._entry.request)
+        if self._entry is not None:
+            return debugformat.request_summary(self._entry.transaction, self._entry.request)
+        asked = Transaction(0, "", Request(self.request.method, self.url), Timing(0, 0))
+        says = _read(self.request.body or b"", self.request.headers)
+        return debugformat.request_summary(asked, says)
 
     def response_summary(self) -> str:
         """``HTTP/`` and the status, then the body: the second half of the DEBUG text."""
-        says = None if self._entry is None else self._entry.response
-        return debugformat.response_summary(self.response.status_code, says)
+        return debugformat.response_summary(self.response.status_code, self._says)
 
     def validate(self) -> None:
         """Raise where the daemon reported an error, in the status or anywhere in the metadata.
@@ -137,10 +156,16 @@ class Result:
     @property
     def error(self) -> str:
         """The daemon's words for what failed, without secrets; empty where nothing did."""
-        said = lxd.failure(self.data) if self._entry is None else self._entry.error
+        said = self._entry.error if self._entry is not None else ""
+        said = said or Redactor().text(lxd.failure(self.data))
         if said or self.response.status_code < lxd.FAILED:
             return said
-        return json.dumps(self.data) if self.data is not None else self.response.text.strip()
+        match self._says:
+            case Document(value):
+                return json.dumps(value)[:LONGEST]
+            case Text(text):
+                return text.strip()[:LONGEST]
+        return f"HTTP/{self.response.status_code}"
 
     def __repr__(self) -> str:
         size = len(self.response.content)
@@ -149,16 +174,44 @@ class Result:
     @property
     def url(self) -> str:
         """The URL without its secrets, for people."""
-        return self.request.url if self._entry is None else self._entry.transaction.url
+        if self._entry is None:
+            return Redactor().text(self.request.url)
+        return self._entry.transaction.url
 
     def wait_url(self, timeout: float) -> str | None:
-        """Where to wait for the operation that was begun; None where there is none."""
+        """Where to wait for the operation that was begun; None where there is none.
+
+        LXD takes whole seconds (lxd/operations.go), and waits without end for ``-1``.
+        """
         path = self.data.get("operation") if isinstance(self.data, dict) else None
-        if not path:
+        if not (path and isinstance(path, str)):
             return None
-        path, _, query = str(path).partition("?")
+        path, _, query = path.partition("?")
+        seconds = -1 if timeout < 0 or math.isinf(timeout) else math.ceil(timeout)
         more = f"&{query}" if query else ""
-        return f"{path}/wait?timeout={timeout:g}{more}"
+        return f"{path}/wait?timeout={seconds}{more}"
+
+    @property
+    def _shown(self) -> APIRequest:
+        """The request as error messages may show it."""
+        return APIRequest(self.request.method, self.url)
+
+    def _broke_off(self, reason: str) -> APIConnectionError:
+        """The error, in the core's words where it has any."""
+        seen = self.transaction.broken if self.transaction is not None else ""
+        return APIConnectionError(self._shown, seen or reason)
+
+    @property
+    def _says(self) -> Content:
+        """What the response's body says, without secrets."""
+        if self._entry is not None:
+            return self._entry.response
+        return _read(self.response.content, self.response.headers)
+
+
+def _read(data: bytes, headers: Mapping[str, str]) -> Content:
+    body = Body(len(data), data)
+    return Redactor().content(content.read(body, tuple(headers.items())))
 
 
 def _json(response: APIResponse) -> Any:  # noqa: ANN401 - whatever the daemon said
@@ -196,7 +249,16 @@ class APIException(LxdtapError):  # noqa: N818 - the name that programs know
 
 
 class APINotFoundException(APIException):
-    """The daemon answered 404: there is no such thing."""
+    """The daemon answered 404: there is no such thing.
+
+    Example:
+        .. code-block:: python
+
+            try:
+                api.get("instances/c2")
+            except APINotFoundException:
+                print("there is no c2")
+    """
 
 
 class APIConnectionError(LxdtapError):
@@ -205,10 +267,15 @@ class APIConnectionError(LxdtapError):
     Attributes:
         request: what was asked.
         reason: how it broke off.
+
+    Example:
+        >>> request = APIRequest("GET", "http+unix://%2Flxd/1.0")
+        >>> print(APIConnectionError(request, "the daemon closed the connection"))
+        GET http+unix://%2Flxd/1.0 the daemon closed the connection
     """
 
     def __init__(self, request: APIRequest, reason: str) -> None:
-        super().__init__(f"{request.method} {request.url} {reason}; is the daemon still up?")
+        super().__init__(f"{request.method} {request.url} {reason}")
         self.request = request
         self.reason = reason
 

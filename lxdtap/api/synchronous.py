@@ -6,19 +6,27 @@ So it can be used from several threads, inside a running event loop, and after a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import queue
 import threading
+import time
 import weakref
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
-from typing import Any, Self, TypeVar
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from functools import partial
+from typing import Any, Literal, Self, TypeVar, overload
 
+from lxdtap.api import common
 from lxdtap.api.common import Answer, BaseAPI, Params, Timeout
-from lxdtap.api.exchange import BrokenOffError, Exchange, Line
-from lxdtap.api.result import APIConnectionError, Result
+from lxdtap.api.exchange import CLOSED, BrokenOffError, Exchange, Line
+from lxdtap.api.result import APIConnectionError, APIRequest, Result
 from lxdtap.log.entries import TransactionEntry
 from lxdtap.tap.upstream import Upstream
 
 T = TypeVar("T")
+
+LAST_WORDS = 1.0
+"""Seconds for which a call that was interrupted is waited for, where its DEBUG text is wanted."""
 
 
 class APIResult(Result):
@@ -51,7 +59,8 @@ class APIResult(Result):
         Raises:
             APIException: the operation failed.
         """
-        assert self.api is not None, "a result that was pickled cannot wait"
+        if self.api is None:
+            raise RuntimeError("a result that was pickled cannot wait: it has no API any more")
         url = self.wait_url(self.api.default_timeout if timeout is None else timeout)
         return self if url is None else self.api.get(url)
 
@@ -73,30 +82,42 @@ class APIStream(APIResult):
                     file.write(piece)
     """
 
-    def __init__(self, api: API, answer: Answer, exchange: Exchange) -> None:
+    _ending: weakref.finalize[[Exchange], APIStream] | None = None
+
+    def __init__(self, api: API, answer: Answer, exchange: Exchange, thread: _Thread) -> None:
         super().__init__(api, answer)
         self._exchange = exchange
+        self._thread = thread
+        self._ending = weakref.finalize(self, thread.forget, exchange)
+        self._ending.atexit = False
 
     def iter_content(self, chunk_size: int = 1 << 16) -> Iterator[bytes]:
         """The body in pieces of ``chunk_size`` bytes at most.
 
         Raises:
             APIConnectionError: the connection ended before the body did.
+            TimeoutError: nothing came for the ``timeout`` of the call.
         """
-        assert self.api is not None, "a result that was pickled has no connection"
-        pieces = self._exchange.pieces(chunk_size)
         try:
-            while (piece := self.api._await(_next(pieces))) is not None:  # noqa: SLF001
+            while piece := self._thread.result_of(self._exchange.piece(chunk_size), _Here()):
                 yield piece
         except BrokenOffError as error:
-            raise APIConnectionError(self.request, error.reason) from error
+            self.close()
+            raise self._broke_off(error.reason) from None
+        except TimeoutError:
+            raise common.timed_out(self._shown, self._exchange) from None
         finally:
             self.close()
 
     def close(self) -> None:
         """End the exchange, however far it is."""
-        if self.api is not None and self._entry is None:
-            self._entry = self.api._ended(self._exchange)  # noqa: SLF001 - one thing with its API
+        if self._ending is not None and self._ending.detach() and self.api is not None:
+            self._entry = self.api._ended_stream(self._exchange, self._thread)  # noqa: SLF001
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the connection."""
+        gone = {"_exchange", "_thread", "_ending"}
+        return {k: v for k, v in super().__getstate__().items() if k not in gone}
 
     def __enter__(self) -> Self:
         return self
@@ -126,17 +147,16 @@ class API(BaseAPI):
     """
 
     _thread: _Thread | None = None
-    _forsaken: _Thread | None = None
 
     def request(
         self,
         method: str,
         url: str,
-        *,
         params: Params | None = None,
         data: Any = None,  # noqa: ANN401 - see below
+        headers: Mapping[str, Any] | None = None,
+        *,
         json: Any = None,  # noqa: ANN401 - whatever JSON can hold
-        headers: Mapping[str, str] | None = None,
         stream: bool = False,
         timeout: Timeout = None,
     ) -> APIResult:
@@ -148,19 +168,20 @@ class API(BaseAPI):
             method: such as ``GET``.
             url: see :meth:`format_url`.
             params: the query's names and values; a list of values makes several; None is left out.
-            data: the body: bytes, text, an open binary file or an iterable of bytes, which are sent
-                piece by piece, or a mapping, sent as a form.
+            data: the body: bytes, text, an open file or an iterable of bytes, which are read by the
+                calling thread and sent piece by piece, or a mapping, sent as a form.
+            headers: to send besides; None as a value leaves a header out.
             json: the body, to be sent as JSON.
-            headers: to send besides.
             stream: return as soon as the response's head has come, with an
                 :class:`APIStream`, whose body is read by ``iter_content()``.
-            timeout: seconds for the whole call, or for connecting and reading, as in requests,
-                of which the longer counts; None: no limit.
+            timeout: seconds for which nothing may come, or a pair for connecting and reading, as
+                in requests, of which the longer counts; None: no limit. Until a response's head
+                comes, each piece of the body counts as something.
 
         Raises:
             APIException: the daemon reported an error; HTTP 404: APINotFoundException.
-            APIConnectionError: the connection broke off.
-            TimeoutError: ``timeout`` passed.
+            APIConnectionError: there is no daemon, or the connection broke off.
+            TimeoutError: nothing came for ``timeout``.
 
         Example:
             .. code-block:: python
@@ -168,61 +189,73 @@ class API(BaseAPI):
                 with open("image.tar.gz", "rb") as file:
                     operation = api.request("POST", "images", data=file)
         """
-        texts: list[str] = []
+        here = _Here()
+        caller = common.Caller(lambda text: here.hand(lambda: self._print(text)), here.do)
+        thread = self._running()
+        work = self._perform(
+            thread.line,
+            caller,
+            method,
+            url,
+            params=params,
+            data=data,
+            json=json,
+            headers=headers,
+            stream=stream,
+            timeout=timeout,
+        )
         try:
-            answer = self._await(
-                self._perform(
-                    self._line(),
-                    texts.append,
-                    method,
-                    url,
-                    params=params,
-                    data=data,
-                    json=json,
-                    headers=headers,
-                    stream=stream,
-                    timeout=timeout,
-                )
-            )
-        finally:
-            for text in texts:
-                self._print(text)
+            answer = thread.result_of(work, here, LAST_WORDS if self.debug else 0)
+        except BrokenOffError as error:  # the API was closed by another thread
+            asked = APIRequest(method.upper(), self._clean(self.format_url(url)))
+            raise APIConnectionError(asked, error.reason) from None
         if answer.exchange is not None:
-            return APIStream(self, answer, answer.exchange)
+            return APIStream(self, answer, answer.exchange, thread)
         result = APIResult(self, answer)
         result.validate()
         return result
 
-    def get(self, url: str, **kwargs: Any) -> APIResult:  # noqa: ANN401
+    @overload
+    def get(
+        self,
+        url: str,
+        *args: Any,  # noqa: ANN401 - request's
+        stream: Literal[True],
+        **kwargs: Any,  # noqa: ANN401 - request's
+    ) -> APIStream: ...
+
+    @overload
+    def get(self, url: str, *args: Any, **kwargs: Any) -> APIResult: ...  # noqa: ANN401
+
+    def get(self, url: str, *args: Any, **kwargs: Any) -> APIResult:
         """``GET``; arguments as in :meth:`request`."""
-        return self.request("GET", url, **kwargs)
+        return self.request("GET", url, *args, **kwargs)
 
-    def post(self, url: str, **kwargs: Any) -> APIResult:  # noqa: ANN401
+    def post(self, url: str, *args: Any, **kwargs: Any) -> APIResult:  # noqa: ANN401
         """``POST``; arguments as in :meth:`request`."""
-        return self.request("POST", url, **kwargs)
+        return self.request("POST", url, *args, **kwargs)
 
-    def put(self, url: str, **kwargs: Any) -> APIResult:  # noqa: ANN401
+    def put(self, url: str, *args: Any, **kwargs: Any) -> APIResult:  # noqa: ANN401
         """``PUT``; arguments as in :meth:`request`."""
-        return self.request("PUT", url, **kwargs)
+        return self.request("PUT", url, *args, **kwargs)
 
-    def patch(self, url: str, **kwargs: Any) -> APIResult:  # noqa: ANN401
+    def patch(self, url: str, *args: Any, **kwargs: Any) -> APIResult:  # noqa: ANN401
         """``PATCH``; arguments as in :meth:`request`."""
-        return self.request("PATCH", url, **kwargs)
+        return self.request("PATCH", url, *args, **kwargs)
 
-    def delete(self, url: str, **kwargs: Any) -> APIResult:  # noqa: ANN401
+    def delete(self, url: str, *args: Any, **kwargs: Any) -> APIResult:  # noqa: ANN401
         """``DELETE``; arguments as in :meth:`request`."""
-        return self.request("DELETE", url, **kwargs)
+        return self.request("DELETE", url, *args, **kwargs)
 
-    def head(self, url: str, **kwargs: Any) -> APIResult:  # noqa: ANN401
+    def head(self, url: str, *args: Any, **kwargs: Any) -> APIResult:  # noqa: ANN401
         """``HEAD``; arguments as in :meth:`request`."""
-        return self.request("HEAD", url, **kwargs)
+        return self.request("HEAD", url, *args, **kwargs)
 
     def close(self) -> None:
         """Break off what is under way, and end the thread. The API can be used again."""
-        with self._lock:
-            thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.stop()
+        thread = self._thread
+        if thread is not None and not thread.over:
+            thread.ending()
 
     def __enter__(self) -> Self:
         return self
@@ -232,74 +265,175 @@ class API(BaseAPI):
 
     # -- inside
 
-    def _line(self) -> Line:
-        return self._running().line
-
-    def _await(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._running().result_of(work)
-
-    def _ended(self, exchange: Exchange) -> TransactionEntry | None:
-        return self._tell(self._await(exchange.close()), self._print)
+    def _ended_stream(self, exchange: Exchange, thread: _Thread) -> TransactionEntry | None:
+        here = _Here()
+        work = self._ended(exchange, lambda text: here.hand(lambda: self._print(text)))
+        try:
+            return thread.result_of(work, here)
+        except BrokenOffError:  # the API was closed, and this with it
+            return None
 
     def _running(self) -> _Thread:
         """The thread with the loop; another one in a process that was forked."""
-        thread = self._thread
-        if thread is not None and thread.pid == os.getpid():
-            return thread
-        if thread is not None:
-            # The parent's: never used nor closed here, as its epoll is shared with the parent.
-            self._forsaken = thread
-            self._lock = threading.Lock()  # which may have been taken when it forked
         with self._lock:
-            if self._thread is thread:
-                self._thread = _Thread(self._upstream())
-                weakref.finalize(self, self._thread.stop)
-            assert self._thread is not None
-            return self._thread
+            thread = self._thread
+            if thread is None or thread.over:
+                # One of the parent's is never used nor closed here: they share its epoll.
+                thread = self._thread = _Thread(self._upstream(), forsaken=thread)
+                thread.ending = weakref.finalize(self, thread.stop)
+            return thread
+
+
+class _Here:
+    """The calling thread: it waits for the loop's, and does meanwhile what is its own to do.
+
+    Text is printed here. The body is read here, so that Ctrl-C ends that too, and nothing is left
+    behind that would keep the program from ending.
+    """
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Any] | None = None
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._interrupted = False
+        self._in_main = threading.current_thread() is threading.main_thread()
+
+    @property
+    def over(self) -> bool:
+        """Whether it is done."""
+        return self._task is not None and self._task.done()
+
+    def began(self, task: asyncio.Task[Any]) -> None:
+        """This is what we wait for."""
+        self._task = task
+        task.add_done_callback(lambda _: self._done())
+
+    def cancel(self) -> None:
+        """We wait for it no more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def hand(self, job: Callable[[], None]) -> None:
+        """Leave this to the calling thread."""
+        self._jobs.put(job)
+
+    async def do(self, work: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever comes of it
+        """Have the calling thread do this; what comes of it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def job() -> None:
+            if self._interrupted:
+                return
+            try:
+                settle = partial(future.set_result, work())
+            except Exception as error:  # noqa: BLE001 - whoever asked for it is told
+                settle = partial(future.set_exception, error)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(_settle, future, settle)
+
+        self._jobs.put(job)
+        return await future
+
+    def _done(self) -> None:
+        # When the program has ended, its daemon threads are not to wake up and complain.
+        if self._in_main or threading.main_thread().is_alive():
+            self._jobs.put(None)
+
+    def wait(self) -> Any:  # noqa: ANN401 - whatever the task comes to
+        """Do what is left to us until the task is done; what came of it."""
+        while (job := self._jobs.get()) is not None:
+            job()
+        assert self._task is not None
+        try:
+            return self._task.result()
+        except asyncio.CancelledError:
+            raise BrokenOffError(CLOSED) from None
+
+    def hear_out(self, seconds: float) -> None:
+        """After an interruption: print what is still said, for so many seconds at most."""
+        self._interrupted = True
+        end = time.monotonic() + seconds
+        with contextlib.suppress(queue.Empty):
+            while job := self._jobs.get(timeout=max(0, end - time.monotonic())):
+                job()
+
+
+def _settle(future: asyncio.Future[Any], settle: Callable[[], None]) -> None:
+    if not future.done():
+        settle()
 
 
 class _Thread:
     """An event loop in a thread, with a line to the daemon."""
 
-    line: Line
-    _loop: asyncio.AbstractEventLoop
+    ending: weakref.finalize[[], API]
 
-    def __init__(self, upstream: Upstream) -> None:
-        self.pid = os.getpid()
-        self._upstream = upstream
-        self._up = threading.Event()
+    def __init__(self, upstream: Upstream, forsaken: _Thread | None = None) -> None:
+        self._pid = os.getpid()
+        self._forsaken = forsaken
+        self._lock = threading.Lock()
+        self._stopping = False
         self._stop = asyncio.Event()
-        main = self._main()
-        self._thread = threading.Thread(
-            target=asyncio.run, args=(main,), name="lxdtap", daemon=True
-        )
-        self._thread.start()
-        self._up.wait()
-
-    async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.line = Line(self._upstream, self._loop)
-        self._up.set()
-        await self._stop.wait()
-        self.line.close()
-
-    def result_of(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do this on the loop, and wait for what it comes to."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        self._loop = asyncio.new_event_loop()
         try:
-            return future.result()
+            self.line = Line(upstream, self._loop)
         except BaseException:
-            future.cancel()  # where it was us who were interrupted
+            self._loop.close()
             raise
+        self._thread = threading.Thread(target=self._run, name="lxdtap", daemon=True)
+        self._thread.start()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more can be done here: it was stopped, or is another process's."""
+        return self._stopping or self._pid != os.getpid()
+
+    def result_of(self, work: Coroutine[Any, Any, T], here: _Here, last_words: float = 0) -> T:
+        """Do this on the loop, and wait for what it comes to.
+
+        Raises:
+            BrokenOffError: the API was closed, or it is another process's.
+        """
+        if not self._submit(lambda: here.began(self.line.start(work))):
+            work.close()
+            raise BrokenOffError(CLOSED)
+        try:
+            value: T = here.wait()
+        finally:
+            if not here.over:  # it was us who were interrupted
+                self._submit(here.cancel)
+                here.hear_out(last_words)
+        return value
+
+    def forget(self, exchange: Exchange) -> None:
+        """End what nobody can read any more."""
+        self._submit(lambda: self.line.start(exchange.close()))
 
     def stop(self) -> None:
         """Break off what is under way, and end the thread."""
-        if self.pid != os.getpid() or not self._thread.is_alive():
+        if self._pid != os.getpid():
             return
-        self._loop.call_soon_threadsafe(self._stop.set)
+        self._submit(self._stop.set, last=True)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
+    # -- inside
 
-async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(pieces, None)
+    def _submit(self, job: Callable[[], object], *, last: bool = False) -> bool:
+        """Have the loop do this, unless it was told to stop; whether it will."""
+        if self.over:
+            return False
+        with self._lock:
+            if self._stopping:
+                return False
+            self._stopping = last
+            self._loop.call_soon_threadsafe(job)
+            return True
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._main())
+
+    async def _main(self) -> None:
+        await self._stop.wait()
+        await self.line.aclose()
