@@ -210,6 +210,7 @@ class AsyncAPI(BaseAPI):
         line, ending = self._lines.pop(asyncio.get_running_loop(), (None, None))
         if line is not None and ending is not None:
             await ending.aclose()
+        self._save()
 
     async def __aenter__(self) -> Self:
         return self
@@ -223,7 +224,7 @@ class AsyncAPI(BaseAPI):
         if loop not in self._lines:
             for over in [each for each in self._lines if each.is_closed()]:
                 del self._lines[over]
-            line = Line(self._upstream(), loop)
+            line = self._new_line(loop)
             self._lines[loop] = line, _ending(line)
             await anext(self._lines[loop][1])
         return self._lines[loop][0]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import os
 import re
 import sys
 import threading
 import urllib.parse
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Self, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TextIO
 
 from multidict import CIMultiDict
 
@@ -24,6 +26,9 @@ from lxdtap.log.entries import TransactionEntry
 from lxdtap.log.journal import Journal, Selection
 from lxdtap.redact import Redactor
 from lxdtap.transaction import Finished, Open, Transaction, header
+
+if TYPE_CHECKING:
+    from lxdtap.record.direct import DirectRecording
 
 Params = Mapping[str, Any] | Sequence[tuple[str, Any]] | str
 Timeout = float | tuple[float | None, float | None] | None
@@ -70,7 +75,7 @@ class BaseAPI:
 
     def __init__(
         self,
-        endpoint: str,
+        endpoint: str | None = None,
         default_version: str = "1.0",
         *,
         debug: bool | None = None,
@@ -78,16 +83,19 @@ class BaseAPI:
         show_secrets: bool = False,
         cert: tuple[str, str] | None = None,
         verify: str | None = None,
+        cassette: str | None = None,
+        record: str | None = None,
     ) -> None:
         self.default_version = default_version
         self.debug = bool(os.environ.get("DEBUG")) if debug is None else debug
         self._output = output
-        address = endpoints.find(endpoint, os.environ)
-        self._upstream = functools.partial(endpoints.upstream, address, cert, verify)
-        self._host = endpoints.host(address)
+        self._upstream, self._host = endpoints.way(endpoint, cert, verify, cassette)
         self.endpoint = self._upstream().base
         self._show_secrets = show_secrets
-        self._journal = Journal(Selection(secrets=show_secrets))
+        redactor = Redactor()
+        self._journal = Journal(Selection(secrets=show_secrets), redactor=redactor)
+        self._numbers = itertools.count(1)
+        self._recording = None if record is None else _recording(self, record, redactor)
         self._locks: dict[int, threading.Lock] = {}
 
     @classmethod
@@ -111,8 +119,7 @@ class BaseAPI:
             NoDaemonError: there is none. A path that does not exist raises one that is a
                 ``RuntimeError`` too.
         """
-        found = endpoints.find(endpoint, os.environ)
-        return cls(found, default_version or "1.0", **kwargs)
+        return cls(endpoint, default_version or "1.0", **kwargs)
 
     def format_url(self, url: str) -> str:
         """The whole URL of ``images``, ``/1.0/images``, or a whole URL of this daemon's.
@@ -130,6 +137,15 @@ class BaseAPI:
         return self.endpoint + self._target(url)
 
     # -- inside
+
+    def _new_line(self, loop: asyncio.AbstractEventLoop) -> Line:
+        record = None if self._recording is None else self._recording.hear
+        return Line(self._upstream(), loop, self._numbers, record)
+
+    def _save(self) -> None:
+        """Make the cassette of what was recorded, if anything is; nothing more is."""
+        if self._recording is not None:
+            self._recording.close()
 
     def _target(self, url: str) -> str:
         rest = url.removeprefix(self.endpoint)
@@ -251,6 +267,15 @@ class BaseAPI:
         """The request as error messages may show it."""
         url = self._clean(asked.url) if entry is None else entry.transaction.url
         return APIRequest(asked.method, url)
+
+
+def _recording(api: BaseAPI, path: str, redactor: Redactor) -> DirectRecording:
+    """A recording that is saved in the end, even where nobody closes the API."""
+    from lxdtap.record.direct import DirectRecording
+
+    recording = DirectRecording(path, redactor)
+    weakref.finalize(api, recording.close)
+    return recording
 
 
 def timed_out(shown: APIRequest, exchange: Exchange) -> TimeoutError:

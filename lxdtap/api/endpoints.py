@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from lxdtap import endpoint
 from lxdtap.endpoint import Endpoint
@@ -34,6 +35,27 @@ def find(given: str | None, environ: Mapping[str, str]) -> str:
     return endpoint.base_url(path)
 
 
+def way(
+    endpoint: str | None, cert: tuple[str, str] | None, verify: str | None, cassette: str | None
+) -> tuple[Callable[[], Upstream], str]:
+    """What connects to the daemon that is meant, and what to say in the Host header.
+
+    Raises:
+        NoDaemonError: there is none.
+        CassetteError: the cassette cannot be played.
+    """
+    if cassette is None:
+        address = find(endpoint, os.environ)
+        return functools.partial(upstream, address, cert, verify), host(address)
+    if endpoint is not None:
+        raise ValueError("give an endpoint or a cassette, not both")
+    from lxdtap.cassette import files
+    from lxdtap.replay.server import CassetteUpstream
+
+    recording = CassetteUpstream(files.load(cassette))
+    return lambda: recording, host(recording.base)
+
+
 def upstream(address: str, cert: tuple[str, str] | None, verify: str | None) -> Upstream:
     """The daemon at a URL.
 
@@ -45,7 +67,10 @@ def upstream(address: str, cert: tuple[str, str] | None, verify: str | None) -> 
         from lxdtap.tap.tls import HttpsUpstream
 
         certificate, key = cert or ("", "")
-        return HttpsUpstream(address, certificate, key, verify or "")
+        try:
+            return HttpsUpstream(address, certificate, key, verify or "")
+        except ValueError as error:
+            raise NoDaemonError(str(error)) from error
     if scheme == "http+unix":
         return UnixUpstream(Endpoint(_path(address), "the endpoint"))
     raise NoDaemonError(

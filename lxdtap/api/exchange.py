@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,14 +60,28 @@ class Call:
 
 
 class Line:
-    """A core for calls of our own, on one event loop."""
+    """A core for calls of our own, on one event loop.
 
-    def __init__(self, upstream: Upstream, loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        upstream: the daemon.
+        loop: runs it.
+        numbers: of its connections.
+        record: is told of every event.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        loop: asyncio.AbstractEventLoop,
+        numbers: Iterator[int],
+        record: Callable[[Event], None] | None = None,
+    ) -> None:
         self.loop = loop
         self._exchanges: dict[int, Exchange] = {}
         self._open: set[Exchange] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._core = Core(upstream, self._hear, loop)
+        self._core = Core(upstream, self._hear, loop, numbers=numbers)
+        self._record = record
         self._fold = Fold(CAPTURE)
         self._me = Peer(os.getpid(), os.geteuid(), os.getegid())
         self._closed = self._ticking = False
@@ -126,6 +140,8 @@ class Line:
             task.exception()  # for whoever waits for it; if nobody does, it is not to be reported
 
     def _hear(self, event: Event) -> None:
+        if self._record is not None:
+            self._record(event)
         for update in self._fold.add(event):
             if isinstance(update, Finished):
                 self._over(update.transaction.connection, update.transaction)

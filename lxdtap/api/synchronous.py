@@ -21,7 +21,6 @@ from lxdtap.api.common import Answer, BaseAPI, Params, Timeout
 from lxdtap.api.exchange import CLOSED, BrokenOffError, Exchange, Line
 from lxdtap.api.result import APIConnectionError, APIRequest, Result
 from lxdtap.log.entries import TransactionEntry
-from lxdtap.tap.upstream import Upstream
 
 T = TypeVar("T")
 
@@ -138,6 +137,9 @@ class API(BaseAPI):
         cert: for https, the files of a client certificate and of its key, in PEM.
         verify: for https, the file of the server's certificate, in PEM, where it is not signed by
             one of the system's authorities.
+        cassette: a recording to be played in the daemon's place; then there is no endpoint.
+        record: the cassette to make of what is called; written by ``close()``, at the latest when
+            the program ends. Nothing may be there yet.
 
     Example:
         .. code-block:: python
@@ -256,6 +258,7 @@ class API(BaseAPI):
         thread = self._thread
         if thread is not None and not thread.over:
             thread.ending()
+        self._save()
 
     def __enter__(self) -> Self:
         return self
@@ -279,7 +282,7 @@ class API(BaseAPI):
             thread = self._thread
             if thread is None or thread.over:
                 # One of the parent's is never used nor closed here: they share its epoll.
-                thread = self._thread = _Thread(self._upstream(), forsaken=thread)
+                thread = self._thread = _Thread(self._new_line, forsaken=thread)
                 thread.ending = weakref.finalize(self, thread.stop)
             return thread
 
@@ -368,7 +371,9 @@ class _Thread:
 
     ending: weakref.finalize[[], API]
 
-    def __init__(self, upstream: Upstream, forsaken: _Thread | None = None) -> None:
+    def __init__(
+        self, make: Callable[[asyncio.AbstractEventLoop], Line], forsaken: _Thread | None = None
+    ) -> None:
         self._pid = os.getpid()
         self._forsaken = forsaken
         self._lock = threading.Lock()
@@ -376,7 +381,7 @@ class _Thread:
         self._stop = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         try:
-            self.line = Line(upstream, self._loop)
+            self.line = make(self._loop)
         except BaseException:
             self._loop.close()
             raise

@@ -1,20 +1,33 @@
 """What is taken out of a recording before it is written: credentials, settings, logging events.
 
-Pure. Bodies that are not JSON are never edited: they are files, images, what a command said.
+Pure. Bodies that are not the API's own words are never edited: they are files, images, what a
+command said.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from lxdtap import content, lxd
 from lxdtap.cassette.model import Interaction, Piece
 from lxdtap.content import Document, Json
 from lxdtap.redact import Redactor
-from lxdtap.transaction import Body, Headers, Opcode, Transaction
+from lxdtap.transaction import (
+    Body,
+    Direction,
+    Headers,
+    Opcode,
+    Transaction,
+    decode,
+    encode,
+    header,
+)
 
+_Message = list[tuple[int, Piece]]
+"""The pieces of a message, and where they stand among all."""
 _SETTINGS = re.compile(r"environment\.|user\.|cloud-init\.|raw\.")
 """Keys of settings in which people keep secrets (LXD's doc/reference/instance_options.md)."""
 
@@ -64,31 +77,49 @@ class Cleaner:
     def clean(self, interaction: Interaction) -> Interaction:
         """The interaction as it is to be written."""
         data = interaction.stream not in ("", "control")
-        kept = [p for p in interaction.pieces if not (self._rules.logging and _is_logging(p))]
-        pieces = tuple(
-            replace(piece, payload=self._payload(piece.payload, (), data or _is_data(piece)))
-            for piece in kept
-        )
+        clean = [
+            numbered
+            for message in _messages(interaction.pieces)
+            for numbered in self._message(message, data=data or _is_data(message[0][1]))
+        ]
+        clean.sort(key=lambda numbered: numbered[0])
+        pieces = tuple(piece for _, piece in clean)
         return replace(
             interaction, transaction=self._transaction(interaction.transaction), pieces=pieces
         )
 
+    def _message(self, message: _Message, *, data: bool) -> _Message:
+        """A message's pieces; where something was taken out of it, it is one piece."""
+        if data:
+            return [(at, replace(p, payload=self._data(p.payload))) for at, p in message]
+        at, whole = message[-1][0], _joined(message)
+        if self._rules.logging and _is_logging(whole):
+            return []
+        payload = self._payload(whole.payload, (), words=True)
+        return message if payload == whole.payload else [(at, replace(whole, payload=payload))]
+
     def _transaction(self, transaction: Transaction) -> Transaction:
         asked, answer = transaction.request, transaction.response
-        # In this order: an answer may tell the secrets that its own target holds.
-        request_body = self._payload(asked.body, asked.headers)
-        answer_body = answer and self._payload(answer.body, answer.headers)
+        # In this order: an answer may echo what its target holds, and a body tell what that is.
+        self._text(asked.target)
+        words = bool(asked.garbled) or _is_words(asked.headers)
+        request_body = self._payload(asked.body, asked.headers, words=words)
+        answer_body = answer and self._payload(
+            answer.body, answer.headers, words=_is_words(answer.headers)
+        )
         request = replace(
             asked,
             body=request_body,
             target=self._text(asked.target),
-            headers=self._headers(asked.headers),
+            headers=self._headers(_unpacked(asked.headers, asked.body, request_body)),
             trailers=self._headers(asked.trailers),
         )
         response = answer and replace(
             answer,
             body=answer_body or answer.body,
-            headers=self._headers(answer.headers),
+            headers=self._headers(
+                _unpacked(answer.headers, answer.body, answer_body or answer.body)
+            ),
             trailers=self._headers(answer.trailers),
         )
         return replace(transaction, request=request, response=response)
@@ -102,16 +133,35 @@ class Cleaner:
     def _is_secret(self, key: str, value: Json) -> bool:
         return is_setting(key, value) or (self._rules.payload and is_command(key, value))
 
-    def _payload(self, body: Body, headers: Headers, data: bool = False) -> Body:
-        """A body, or a frame's payload, cleaned where it is JSON."""
-        says = None if data else content.read(body, headers)
-        if not isinstance(says, Document):
-            dropped = self._rules.payload and body.size
-            return Body(body.size, b"", body.sha256) if dropped else body
-        if not self._rules.secrets:
-            return body
+    def _payload(self, body: Body, headers: Headers, *, words: bool = False) -> Body:
+        """A body or a message, cleaned where it is JSON.
+
+        Args:
+            body: as it was.
+            headers: that tell what it is.
+            words: whether it is the API's own even where it is no JSON: then it is cleaned too.
+        """
+        says = content.read(body, headers)
+        words = words and body.whole
+        if words and not isinstance(says, Document):
+            says = content.document(body.captured) or says
+        if isinstance(says, Document):
+            return self._document(says, body) if self._rules.secrets else body
+        return self._words(body) if words else self._data(body)
+
+    def _document(self, says: Document, body: Body) -> Body:
         clean = self._redactor.document(says.value, self._is_secret)
         return body if clean == says.value else _written(clean, body)
+
+    def _words(self, body: Body) -> Body:
+        """Text of which only its looks tell what is secret."""
+        clean = encode(self._text(decode(body.captured)))
+        return body if clean == body.captured else Body(len(clean), clean)
+
+    def _data(self, body: Body) -> Body:
+        """What is never edited: files, what a command said."""
+        dropped = self._rules.payload and body.size
+        return Body(body.size, b"", body.sha256) if dropped else body
 
 
 def _written(value: Json, was: Body) -> Body:
@@ -120,6 +170,43 @@ def _written(value: Json, was: Body) -> Body:
     ends = len(was.captured) - len(was.captured.rstrip(b"\n"))
     data = text.encode("utf-8", "surrogatepass") + b"\n" * ends
     return Body(len(data), data)
+
+
+def _messages(pieces: tuple[Piece, ...]) -> Iterator[_Message]:
+    """The pieces of each message, numbered, for gorilla/websocket cuts what is over 4 KiB."""
+    begun: dict[Direction, _Message] = {}
+    for at, piece in enumerate(pieces):
+        if piece.opcode is None or piece.opcode.control:
+            yield [(at, piece)]
+            continue
+        message = begun.setdefault(piece.direction, [])
+        message.append((at, piece))
+        if piece.final:
+            yield begun.pop(piece.direction)
+    yield from begun.values()
+
+
+def _joined(message: _Message) -> Piece:
+    """A message in one piece, as it ended."""
+    first, last = message[0][1], message[-1][1]
+    if first is last:
+        return first
+    data = b"".join(piece.payload.captured for _, piece in message)
+    size = sum(piece.payload.size for _, piece in message)
+    return replace(last, payload=Body(size, data), opcode=first.opcode)
+
+
+def _is_words(headers: Headers) -> bool:
+    """Whether a body is the API's own: JSON that is odd, or that curl calls a form."""
+    kind = (header(headers, "content-type") or "").lower()
+    return "json" in kind or "x-www-form-urlencoded" in kind
+
+
+def _unpacked(headers: Headers, was: Body, now: Body) -> Headers:
+    """The headers of a body that was edited, which is in plain text then."""
+    if now == was or not now.captured:
+        return headers
+    return tuple(pair for pair in headers if pair[0].lower() != "content-encoding")
 
 
 def _is_data(piece: Piece) -> bool:

@@ -250,8 +250,8 @@ class Journal:
     def _clean(self, entry: TransactionEntry) -> TransactionEntry:
         if self._redactor is None:
             return entry
-        # In this order: an answer may echo what was asked, and tell the secrets that its own
-        # target holds.
+        # In this order: an answer may echo what its target holds, and a body tell what that is.
+        self._redact_text(entry.transaction.request.target)
         request, response = self._redact(entry.request), self._redact(entry.response)
         return replace(
             entry,

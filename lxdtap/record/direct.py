@@ -6,6 +6,7 @@ must not wait for a disk. A program that records its own calls may.
 
 from __future__ import annotations
 
+import os
 import threading
 
 from lxdtap.cassette.cleaning import Cleaner, Rules
@@ -39,12 +40,13 @@ class DirectRecording:
         self._complete = True
         self._over = False
         self._lock = threading.Lock()
+        self._pid = os.getpid()  # a fork's calls are not ours to record
 
     def hear(self, event: Event) -> None:
         """Take an event."""
+        if self._over or not self._complete or self._pid != os.getpid():
+            return
         with self._lock:
-            if self._over or not self._complete:
-                return
             try:
                 self._spool.add([encode(kept) for kept in self._trimmer.add(event)])
             except OSError as error:
@@ -53,6 +55,8 @@ class DirectRecording:
 
     def close(self) -> None:
         """Save the cassette; nothing more is recorded."""
+        if self._pid != os.getpid():
+            return
         with self._lock:
             if self._over:
                 return

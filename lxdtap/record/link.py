@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from lxdtap.record.output import complain
-from lxdtap.record.worker import EVENT, HEAD, LOST, SAVE, Worker, work
+from lxdtap.record.worker import DROP, END, EVENT, HEAD, LOST, SAVE, Worker, work
 from lxdtap.wire.events import Event
 from lxdtap.wire.records import encode
 
@@ -43,6 +43,7 @@ class Recorder:
         self._lost = False
         self._flushing = False
         self._dead = False
+        self._status: int | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Send from now on by this loop."""
@@ -62,16 +63,20 @@ class Recorder:
         """Ask for the cassette of what there is so far."""
         self._put(SAVE, b"")
 
-    def finish(self) -> bool:
+    def finish(self, *, begun: bool = True) -> bool:
         """Send what waits, and wait for the recorder's end; whether all was well there.
 
         It is waited for as long as it works: a long recording takes its time to save, and says so.
+
+        Args:
+            begun: whether the tap came to be; if not, a recording of nothing is not kept.
         """
         if self._loop is not None:
             self._loop.remove_writer(self._sock.fileno())
             self._loop = None
         if self._lost:
             self._put(LOST, b"")
+        self._put(END if begun else DROP, b"")
         while self._waiting and not self._dead:
             _, ready, _ = select.select([], [self._sock], [], PATIENCE)
             if not ready:
@@ -79,8 +84,7 @@ class Recorder:
                 break
             self._send()
         self._sock.close()
-        _, status = os.waitpid(self._pid, 0)
-        return os.waitstatus_to_exitcode(status) == 0
+        return self._ended() == 0
 
     # -- sending
 
@@ -114,11 +118,24 @@ class Recorder:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                # Its process is gone, having said why. Traffic goes on.
                 self._dead = True
                 self._waiting.clear()
+                self._ended()
                 return
             self._drop(sent)
+
+    def _ended(self) -> int:
+        """Wait for its process; its exit status. If it could not say itself why it ended, do so."""
+        if self._status is None:
+            _, status = os.waitpid(self._pid, 0)
+            self._status = os.waitstatus_to_exitcode(status)
+            if self._status < 0:
+                complain(
+                    f"the log's and the recording's process was ended by signal {-self._status}:"
+                    " nothing more is logged or recorded, traffic goes on; what was recorded is in"
+                    " the spool, see `lxdtap recover --help`"
+                )
+        return self._status
 
     def _drop(self, sent: int) -> None:
         self._size -= sent

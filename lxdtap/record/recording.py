@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 
 from lxdtap.cassette.cleaning import Cleaner, Rules
+from lxdtap.cassette.files import beside
 from lxdtap.endpoint import Kind
 from lxdtap.errors import SpoolError
 from lxdtap.record.output import complain
-from lxdtap.record.save import Saver
+from lxdtap.record.save import Saver, transactions
 from lxdtap.record.spool import Spool, busy
 from lxdtap.redact import Redactor
 
@@ -25,7 +27,9 @@ class Recording:
     saver: Saver
 
 
-def prepare(path: str, kind: Kind | None, cleaner: Cleaner, *, overwrite: bool) -> Recording:
+def prepare(
+    path: str, kind: Kind | None, cleaner: Cleaner, *, overwrite: bool, base: str = ""
+) -> Recording:
     """Begin a recording.
 
     Args:
@@ -33,19 +37,30 @@ def prepare(path: str, kind: Kind | None, cleaner: Cleaner, *, overwrite: bool) 
         kind: which daemon it is, where that is known.
         overwrite: whether a cassette that is there may be replaced, once the recording is over.
         cleaner: takes the secrets out.
+        base: the daemon's address, where that is known.
 
     Raises:
         SpoolError: there is a cassette already, or a spool; or none can be made there.
     """
     _check_free(path, "-w", overwrite=overwrite)
-    return Recording(Spool(path + ENDING), Saver(path, cleaner.clean, kind, overwrite))
+    return Recording(Spool(path + ENDING), Saver(path, cleaner.clean, kind, overwrite, base))
 
 
 def _check_free(path: str, option: str, *, overwrite: bool) -> None:
-    if not overwrite and os.path.lexists(path):
+    """See before anything is recorded whether the cassette may be put there."""
+    if os.path.lexists(path):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise SpoolError(f"{path} is not a file, and left alone: name another with {option}")
+        if not overwrite:
+            raise SpoolError(
+                f"there is a file at {path}, which is left alone: name another with {option}, or"
+                " allow it to be replaced by --overwrite"
+            )
+    place = beside(path)
+    if os.path.lexists(place) and not stat.S_ISDIR(os.lstat(place).st_mode):
         raise SpoolError(
-            f"there is a file at {path}, which is left alone: name another with {option}, or allow"
-            " it to be replaced by --overwrite"
+            f"there is something at {place}, where large bodies would lie beside the cassette: name"
+            f" another with {option}"
         )
 
 
@@ -72,5 +87,5 @@ def recover(spooled: str, output: str, rules: Rules, *, overwrite: bool, keep: b
     count, damage = saver.write(spooled, complete=False)
     if not keep:
         os.unlink(spooled)
-    complain(f"recovered {count} transactions to {path}{damage and f', up to where {damage}'}")
+    complain(f"recovered {transactions(count)} to {path}{damage and f', up to where {damage}'}")
     return 0

@@ -25,6 +25,8 @@ LONGEST = 32 << 20
 """Bytes of a record: more than the longest event there is."""
 _HEAD = struct.Struct("<II")
 _READ = 1 << 20
+_PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""No link is followed, and no FIFO's other end waited for."""
 
 
 class Spool:
@@ -54,6 +56,16 @@ class Spool:
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._size = 0
         self._write(MAGIC)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it has, all of them whole records."""
+        return self._size
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has no record."""
+        return self._size == len(MAGIC)
 
     def add(self, records: list[bytes]) -> None:
         """Write records after the others.
@@ -100,8 +112,13 @@ class Reading:
     offset: int = 0
 
 
-def read(path: str, reading: Reading) -> Iterator[Event]:
+def read(path: str, reading: Reading, until: int | None = None) -> Iterator[Event]:
     """The events of a spool, as far as they are intact.
+
+    Args:
+        path: of the spool.
+        reading: is told how far it is, and of damage.
+        until: bytes of it to look at, the end of a record; None: all.
 
     Raises:
         SpoolError: there is no spool at ``path``.
@@ -111,11 +128,11 @@ def read(path: str, reading: Reading) -> Iterator[Event]:
     except OSError as error:
         raise SpoolError(f"cannot read the spool {path}: {error.strerror}") from error
     with file:
-        reading.size = os.fstat(file.fileno()).st_size
+        reading.size = os.fstat(file.fileno()).st_size if until is None else until
         if file.read(len(MAGIC)) != MAGIC:
             raise SpoolError(f"{path} is not a spool of lxdtap's; name the FILE.spool of a -w FILE")
         reading.offset = len(MAGIC)
-        while head := file.read(_HEAD.size):
+        while reading.offset < reading.size and (head := file.read(_HEAD.size)):
             if len(head) < _HEAD.size:
                 reading.damage = "it ends within a record"
                 return
@@ -142,13 +159,13 @@ def _flaw(record: bytes, length: int, checksum: int) -> str:
 
 
 def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+    return os.open(path, flags | _PLAIN)
 
 
 def busy(path: str) -> bool:
     """Whether somebody is writing this spool."""
     try:
-        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        number = os.open(path, os.O_RDONLY | _PLAIN)
     except OSError:
         return False
     try:

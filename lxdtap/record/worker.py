@@ -29,8 +29,9 @@ CAPTURE = 4 << 20
 """Bytes of a body that the log looks at."""
 HEAD = struct.Struct("<BI")
 """Of what comes from the tap: what it is, and its length in bytes."""
-EVENT, SAVE, LOST = range(3)
-"""What it is: an event; a wish for the cassette now; events are missing here."""
+EVENT, SAVE, LOST, END, DROP = range(5)
+"""What it is: an event; a wish for the cassette now; events are missing here; the tap is done; the
+same, and if nothing came, nothing is to be left."""
 INCOMPLETE = 3
 """The exit status where the recording is not whole, or not saved."""
 _TICK = 0.2
@@ -68,6 +69,9 @@ class Worker:
         self._output = Output(log.descriptor) if log is not None else None
         self._left_out = 0
         self._complete = True
+        self._ended: int | None = None
+        self._aside = 0  # the process that saves meanwhile
+        self._again = False
 
     def run(self, sock: socket.socket) -> int:
         """Work until the tap's end is closed; the exit status."""
@@ -84,6 +88,9 @@ class Worker:
             if time.monotonic() - ticked >= _TICK:
                 ticked = time.monotonic()
                 self._show(self._fold.tick(time.monotonic_ns()))
+                self._reap(os.WNOHANG)
+        if self._ended is None:
+            self._orphaned()
         return self._finish()
 
     # -- what comes
@@ -111,8 +118,10 @@ class Worker:
         if kind == LOST:
             self._fold.forget()
             self._stop_recording("more came than could be written")
-        elif self._spool is not None and self._saver is not None:
-            self._saver.save(self._spool.path, complete=self._complete)
+        elif kind == SAVE:
+            self._save_aside()
+        else:
+            self._ended = kind
 
     def _work(self, events: list[Event]) -> None:
         if self._spool is not None and events and self._complete:
@@ -130,6 +139,40 @@ class Worker:
             return
         self._complete = False
         complain(f"the recording stops here: {why}; what it has is kept, traffic goes on")
+
+    # -- a cassette on the way
+
+    def _save_aside(self) -> None:
+        """Save what there is in a process of its own: what comes meanwhile must not wait."""
+        if self._spool is None or self._saver is None:
+            return
+        if self._aside:
+            self._again = True
+            return
+        self._aside = os.fork()
+        if not self._aside:
+            saved = False
+            try:
+                path, until = self._spool.path, self._spool.size
+                saved = self._saver.save(path, complete=self._complete, until=until)
+            except Exception as error:  # noqa: BLE001 - it must not pass unsaid
+                complain(f"cannot save: {escape(repr(error))}; please report it")
+            finally:
+                os._exit(not saved)
+
+    def _reap(self, how: int) -> None:
+        """See whether that process has ended; with 0 wait for it."""
+        if not self._aside:
+            return
+        pid, status = os.waitpid(self._aside, how)
+        if not pid:
+            return
+        self._aside = 0
+        if self._saver is not None and status == 0:
+            self._saver.overwrite = True  # the one that is there now is ours
+        if self._again and how:
+            self._again = False
+            self._save_aside()
 
     # -- the log
 
@@ -159,12 +202,20 @@ class Worker:
 
     # -- the end
 
+    def _orphaned(self) -> None:
+        """The tap is gone without a word."""
+        self._complete = False
+        if self._spool is not None:
+            complain(f"the tap was killed: what it saw is saved from {self._spool.path}")
+
     def _finish(self) -> int:
         saved = True
         if self._output is not None:
             self._finish_log(self._output)
+        self._reap(0)
         if self._spool is not None and self._saver is not None:
-            saved = self._saver.save(self._spool.path, complete=self._complete)
+            if self._ended != DROP or not self._spool.empty:
+                saved = self._saver.save(self._spool.path, complete=self._complete)
             self._spool.close(remove=saved)
         return 0 if saved and self._complete else INCOMPLETE
 

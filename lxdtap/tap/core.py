@@ -11,6 +11,7 @@ read is itself made to wait, as by a slower daemon.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import time
 from collections import deque
@@ -49,6 +50,7 @@ class Core:
         hear: is told every event, in order, on the loop's thread.
         loop: runs it all.
         follow: makes what reads a connection, from the connection's number.
+        numbers: of the connections; None: from 1 on.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Core:
         hear: Hear,
         loop: asyncio.AbstractEventLoop,
         follow: Follow | None = None,
+        numbers: Iterator[int] | None = None,
     ) -> None:
         self.loop = loop
         self.relay = Relay(loop)
@@ -65,14 +68,15 @@ class Core:
         self._follow = follow or (lambda number: Wire(number, CAPTURE))
         self._tapped: dict[int, _Tapped] = {}
         self._late: deque[_Tapped] = deque()
-        self._connections = 0
+        self._numbers = numbers or itertools.count(1)
+        self._served = 0
         self._empty: asyncio.Event = asyncio.Event()
         self._empty.set()
 
     @property
     def served(self) -> int:
         """How many clients came."""
-        return self._connections
+        return self._served
 
     @property
     def busy(self) -> int:
@@ -92,14 +96,21 @@ class Core:
         Returns:
             The connection's number, as its transactions will have it.
         """
-        self._connections += 1
-        self._hear(Opened(self._connections, moment(), self._upstream.base, peer))
-        tapped = _Tapped(self, self._connections, self._follow(self._connections))
-        tapped.gone = gone
-        self._tapped[self._connections] = tapped
+        self._served += 1
+        number = next(self._numbers)
+        self._hear(Opened(number, moment(), self._upstream.base, peer))
+        tapped = _Tapped(self, number, self._follow(number))
+        tapped.gone, tapped.client = gone, client
+        self._tapped[number] = tapped
         self._empty.clear()
         tapped.joining = self.loop.create_task(self._join(client, peer, tapped))
-        return self._connections
+        return number
+
+    def stop(self, number: int, why: str) -> None:
+        """Close a connection now, if it is still there."""
+        tapped = self._tapped.get(number)
+        if tapped is not None:
+            tapped.stop(why)
 
     def close_idle(self) -> None:
         """Close the connections on which nothing is under way."""
@@ -160,9 +171,6 @@ class Core:
     async def _join(self, client: socket.socket, peer: Peer | None, tapped: _Tapped) -> None:
         try:
             daemon = await self._upstream.connect(peer)
-        except asyncio.CancelledError:
-            client.close()
-            raise
         except UpstreamError as error:
             self._hear(Refused(tapped.number, moment(), str(error)))
             try:
@@ -192,6 +200,7 @@ class _Tapped:
         self.joining: asyncio.Task[None] | None = None
         self.link: Link | None = None
         self.refusal: Refusal | None = None
+        self.client: socket.socket | None = None
         self.gone: Callable[[], None] | None = None
         self._core = core
         self._wire: Wire | None = wire
@@ -210,6 +219,8 @@ class _Tapped:
         if self.joining is not None:
             self.joining.cancel()
             self.joining = None
+            if self.client is not None:
+                self.client.close()
             self.closed(why)
         elif self.link is not None:
             self.link.stop(why)
