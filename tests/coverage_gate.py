@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import subprocess
 import sys
@@ -12,32 +13,46 @@ ROOT = Path(__file__).parent.parent
 UNIT = ROOT / "tests" / "unit"
 
 
-def python(*arguments: str, data: str) -> bool:
-    """Run a module of Python's on coverage data of its own; whether it succeeded."""
-    command = [sys.executable, "-m", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"COVERAGE_FILE": data})
-    return done.returncode == 0
+def python(*arguments: str, data: str) -> tuple[bool, str]:
+    """Run a module of Python's on coverage data of its own; whether it succeeded, what it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"COVERAGE_FILE": data},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.returncode == 0, done.stdout
 
 
-def holds(test_file: Path, data: str) -> bool:
-    """Whether a test file passes, and leaves nothing of its module uncovered."""
-    if not python(
-        "coverage", "run", "-m", "pytest", "-q", "--no-header", str(test_file), data=data
-    ):
-        return False
+def holds(test_file: Path, data: str) -> tuple[bool, str]:
+    """Whether a test file passes, and leaves nothing of its module uncovered; what was said."""
+    command = ("coverage", "run", "-m", "pytest", "-q", "--no-header", str(test_file))
+    passed, said = python(*command, data=data)
     modules = list((ROOT / "lxdtap").rglob(f"{test_file.stem.removeprefix('test_')}.py"))
-    if not modules:
-        return True
+    if not (passed and modules):
+        return passed, said
     only = f"--include={','.join(map(str, modules))}"
-    return python("coverage", "report", "--show-missing", "--fail-under=100", only, data=data)
+    covered, report = python(
+        "coverage", "report", "--show-missing", "--fail-under=100", only, data=data
+    )
+    return covered, said if covered else said + report
 
 
 def main() -> int:
-    """Run every file; the exit status."""
+    """Run every file, as many at once as there are processors; the exit status."""
+    files = sorted(UNIT.glob("test_*.py"))
     failed = []
-    with tempfile.TemporaryDirectory() as directory:
-        for number, test_file in enumerate(sorted(UNIT.glob("test_*.py"))):
-            if not holds(test_file, f"{directory}/{number}"):
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        data = (f"{directory}/{number}" for number in range(len(files)))
+        for test_file, (good, said) in zip(files, pool.map(holds, files, data), strict=True):
+            last = said.strip().splitlines()[-1:] if good else [said]
+            print(f"{test_file.name}: {''.join(last)}", flush=True)
+            if not good:
                 failed.append(test_file.name)
     if failed:
         print(f"failed, or leaving their modules uncovered: {', '.join(failed)}", file=sys.stderr)
