@@ -8,6 +8,7 @@
     ├── UpstreamError       the daemon is there but cannot be connected to
     ├── ListenError         lxdtap's own socket cannot be put where it was asked for
     ├── SpoolError          a recording cannot be kept where it was asked for, or not be read
+    ├── CassetteError       a cassette cannot be read, or not be written (lxdtap.cassette)
     ├── LogError            the log cannot be written where it was asked for
     ├── CommandError        the command to run cannot be started                   exit 126, 127
     ├── APIException        the daemon reported an error to a call (lxdtap.api)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from lxdtap import errors
-from lxdtap.errors import CommandError, ListenError, LogError, LxdtapError, NoDaemonError
+from lxdtap.errors import (
+    CommandError,
+    ListenError,
+    LogError,
+    LxdtapError,
+    MissingSocketError,
+    NoDaemonError,
+)
 from lxdtap.errors import UpstreamError as Upstream
 
 
@@ -31,8 +40,19 @@ def test_an_upstream_error_knows_what_clients_are_told() -> None:
     assert (Upstream("x").status, Upstream("x", 403).status) == (503, 403)
 
 
+def test_a_missing_socket_is_a_runtime_error_too() -> None:
+    """Programs written for lxdapi catch that, and print its words."""
+    error = MissingSocketError("/x/unix.socket")
+    assert isinstance(error, RuntimeError)
+    assert (error.path, error.exit_status) == ("/x/unix.socket", 1)
+    assert str(error).startswith("Socket /x/unix.socket does not exist")
+
+
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
     """The module's docstring draws every error there is."""
-    kinds: list[type[LxdtapError]] = [LxdtapError, *LxdtapError.__subclasses__()]
-    for kind in kinds:
-        assert f" {kind.__name__} " in (errors.__doc__ or "").replace("\n", " ")
+    named = set(re.findall(r"\b[A-Z]\w+(?:Error|Exception)\b", errors.__doc__ or ""))
+    assert {kind.__name__ for kind in _all(LxdtapError)} <= named
+
+
+def _all(kind: type[LxdtapError]) -> list[type[LxdtapError]]:
+    return [kind, *(found for child in kind.__subclasses__() for found in _all(child))]
