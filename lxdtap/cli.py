@@ -70,6 +70,24 @@ def _patterns(
     return value
 
 
+_LISTEN = click.option(
+    "--listen",
+    default="",
+    metavar="PATH",
+    help="Where to listen: a directory, or a path that ends in unix.socket."
+    " Without it: a private place for CMD, else a stable one.",
+)
+_FORMAT = click.option(
+    "--format",
+    "form",
+    envvar="LXDTAP_FORMAT",
+    type=click.Choice(["debug", "line", "json"]),
+    default="debug",
+    show_default=True,
+    help="How transactions are shown: whole, in one line each, or as JSON lines for programs.",
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lxdtap")
 def main() -> None:
@@ -111,28 +129,14 @@ def main() -> None:
     help="The certificate that the server has to show. Without it: what the remote of that address"
     " has; else one that this system trusts.",
 )
-@click.option(
-    "--listen",
-    default="",
-    metavar="PATH",
-    help="Where to listen: a directory, or a path that ends in unix.socket."
-    " Without it: a private place for CMD, else a stable one.",
-)
+@_LISTEN
 @click.option(
     "--group",
     default="",
     metavar="NAME",
     help="Serve this group too, each of it as themselves to the daemon; needs root.",
 )
-@click.option(
-    "--format",
-    "form",
-    envvar="LXDTAP_FORMAT",
-    type=click.Choice(["debug", "line", "json"]),
-    default="debug",
-    show_default=True,
-    help="How transactions are shown: whole, in one line each, or as JSON lines for programs.",
-)
+@_FORMAT
 @click.option(
     "-o",
     "--log",
@@ -293,13 +297,7 @@ Exit status:
 @main.command(help=_REPLAY_HELP, context_settings={"auto_envvar_prefix": "LXDTAP"})
 @click.argument("cassette", metavar="CASSETTE")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD ...]")
-@click.option(
-    "--listen",
-    default="",
-    metavar="PATH",
-    help="Where to listen: a directory, or a path that ends in unix.socket."
-    " Without it: a private place for CMD, else a stable one.",
-)
+@_LISTEN
 @click.option(
     "--pace",
     type=click.Choice(["fast", "recorded"]),
@@ -310,15 +308,7 @@ Exit status:
 @click.option("--strict", is_flag=True, help="Fail where more or less was asked than was recorded.")
 @click.option("--show", is_flag=True, help="Show transactions, as `lxdtap run` does.")
 @click.option("-o", "--log", "output", default="", metavar="FILE", help="Show them in this file.")
-@click.option(
-    "--format",
-    "form",
-    envvar="LXDTAP_FORMAT",
-    type=click.Choice(["debug", "line", "json"]),
-    default="debug",
-    show_default=True,
-    help="How transactions are shown.",
-)
+@_FORMAT
 @click.option("-v", "--verbose", is_flag=True, help="Show more, as with `lxdtap run`.")
 @click.option("--hello", is_flag=True, help="Send a first GET /1.0.")
 def replay(
