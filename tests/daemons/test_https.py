@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from lxdtap import API, APIConnectionError, APIException, APINotFoundException
 from tests.process.tlsdaemon import papers
 
 from .throwaway import INCUS, LXD, Brand, Daemon, throwaway, until
@@ -173,6 +175,33 @@ def test_an_untrusted_client(https: Https, tmp_path: Path) -> None:
     assert "lxdtap" not in done.stdout
     (transaction,) = entries(log)
     assert (transaction["status"], transaction["own"]) == (403, False)
+
+
+def test_calls_of_our_own(https: Https, tmp_path: Path) -> None:
+    """API over https: the same results, DEBUG text with the daemon's address, and its verdicts."""
+    certificate = (str(https.conf / "client.crt"), str(https.conf / "client.key"))
+    told = io.StringIO()
+    with API.factory(
+        https.url, cert=certificate, verify=https.pinned, debug=True, output=told
+    ) as api:
+        assert api.get("/1.0").metadata["auth"] == "trusted"
+        with pytest.raises(APINotFoundException) as caught:
+            api.get("instances/nope")
+        assert str(caught.value).startswith(f"GET {https.url}/1.0/instances/nope ")
+        api.post("profiles", json={"name": "far"})
+        api.delete("profiles/far")
+        with api.get("/1.0", stream=True) as streamed:
+            assert json.loads(b"".join(streamed.iter_content()))["type"] == "sync"
+    assert told.getvalue().startswith(f"GET {https.url}/1.0 HTTP/200\n{{\n")
+
+    other = papers(tmp_path / "other")
+    with API.factory(https.url, cert=certificate, verify=other.server) as api:
+        with pytest.raises(APIConnectionError, match="certificate"):
+            api.get("/1.0")
+    with API.factory(https.url, cert=(other.client, other.client_key), verify=https.pinned) as api:
+        assert api.get("/1.0").metadata["auth"] == "untrusted"
+        with pytest.raises(APIException, match=r"not authorized|Forbidden"):
+            api.get("instances")
 
 
 @pytest.mark.parametrize("brand", [LXD, INCUS], ids=["lxd", "incus"])
