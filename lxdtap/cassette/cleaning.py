@@ -147,7 +147,7 @@ class Cleaner:
             says = content.document(body.captured) or says
         if isinstance(says, Document):
             return self._document(says, body) if self._rules.secrets else body
-        return self._words(body) if words else self._data(body)
+        return self._words(body) if words and not self._rules.payload else self._data(body)
 
     def _document(self, says: Document, body: Body) -> Body:
         clean = self._redactor.document(says.value, self._is_secret)

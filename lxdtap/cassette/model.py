@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lxdtap.endpoint import Kind
-from lxdtap.transaction import Body, Direction, Opcode, Transaction
+from lxdtap.errors import LxdtapError
+from lxdtap.transaction import Body, Count, Direction, Opcode, Transaction
 
 VERSION = 1
 """Of the cassette's format."""
@@ -19,6 +20,10 @@ REPLAYABLE = 64 << 20
 """Bytes of a response's body, or of one direction of a tunnel, that are kept to be played again."""
 KEPT_OF_REQUESTS = 4 << 20
 """Bytes of a request's body that are kept; of a larger one its size and hash are."""
+
+
+class CassetteError(LxdtapError):
+    """A cassette cannot be read, or not be written where it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,17 @@ class Piece:
     payload: Body
     opcode: Opcode | None = None
     final: bool = True
+
+
+def counts(pieces: tuple[Piece, ...], direction: Direction) -> Count:
+    """How much data these pieces are in one direction, as a tunnel counts it."""
+    data = [
+        piece
+        for piece in pieces
+        if piece.direction is direction and not (piece.opcode and piece.opcode.control)
+    ]
+    frames = sum(piece.opcode is not None for piece in data)
+    return Count(frames, sum(piece.payload.size for piece in data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +120,7 @@ class Cassette:
 
 
 Attachment = Callable[[str], bytes]
-"""Gives the bytes that lie beside a cassette, by their SHA-256 in hexadecimal."""
+"""Gives the bytes that lie beside a cassette, by their SHA-256 in hexadecimal.
+
+Raises a LookupError where there are none.
+"""
