@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help run test check bench
+.PHONY: help run test check docs cassettes bench
 
 help:  ## say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,10 +16,17 @@ test: $(VENV)/dev  ## run all tests; those with real daemons where these are ins
 	@$(BIN)/python tests/coverage_gate.py
 	@$(BIN)/python -m pytest $(ARGS) tests/process tests/daemons
 
-check: $(VENV)/dev  ## lint, format and types, as CI does
+check: $(VENV)/dev docs  ## lint, format, types and docs, as CI does
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+
+docs: $(VENV)/docs  ## build the documentation's site, build/docs/index.html
+	@$(BIN)/sphinx-build -q -E -W --keep-going -d build/doctrees docs build/docs
+	@echo "the site is in build/docs/index.html"
+
+cassettes: $(VENV)/dev  ## record cassettes/ again, from throwaway daemons (see .ci/install-daemons)
+	@$(BIN)/python -m tests.daemons.cassettes $(ARGS)
 
 bench: $(VENV)/dev  ## measure the relay beside its peers (nginx, haproxy, socat, h2load installed)
 	@$(BIN)/python tests/bench/relay.py $(ARGS)
@@ -43,4 +50,9 @@ $(VENV)/run: $(VENV)/pip pyproject.toml
 $(VENV)/dev: $(VENV)/pip pyproject.toml
 	@echo "installing lxdtap and what its tests need into $(VENV) ..." >&2
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/run
+
+$(VENV)/docs: $(VENV)/pip pyproject.toml
+	@echo "installing lxdtap and what its documentation needs into $(VENV) ..." >&2
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@ $(VENV)/run

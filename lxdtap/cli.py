@@ -13,6 +13,14 @@ from lxdtap.cassette.cleaning import Rules
 from lxdtap.errors import LxdtapError
 from lxdtap.log.journal import Selection
 
+_HELP = """See every transaction between an LXD or Incus client and its daemon; record and replay it.
+
+\b
+Start with:
+  lxdtap run -- lxc list
+  lxdtap run -w list.yaml -- lxc list
+  lxdtap replay list.yaml -- lxc list
+"""
 _RUN_HELP = """Tap the daemon: for CMD, or until interrupted.
 
 With CMD, it is run with LXD_DIR and LXD_SOCKET (INCUS_DIR and INCUS_SOCKET in front of Incus)
@@ -88,15 +96,10 @@ _FORMAT = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lxdtap")
 def main() -> None:
-    r"""See every transaction between an LXD or Incus client and its daemon.
-
-    \b
-    Start with:
-      lxdtap run -- lxc list
-    """
+    """The command; its help text is :data:`_HELP`."""
 
 
 @main.command(help=_RUN_HELP, context_settings={"auto_envvar_prefix": "LXDTAP"})
@@ -339,6 +342,35 @@ def replay(
         hello=hello,
     )
     _exit_by(lambda: play.replay(options, dict(os.environ)))
+
+
+_CHECK_HELP = """Check cassettes before others get them.
+
+Is each valid? Are there credentials left in it, settings, private keys, what looks like a token or
+random? One line is printed for each finding, FILE:LINE: first. Notes tell of what is kept by
+design and may be private (commands, what they printed, files), and of what cannot be played again.
+
+\b
+Examples:
+  lxdtap check launch.yaml
+  lxdtap check --strict tests/cassettes/*.yaml
+
+\b
+Exit status:
+  0    nothing was found, but for notes
+  1    something was, or a cassette is not valid; with --strict also a note
+  2    a wrong option
+"""
+
+
+@main.command(help=_CHECK_HELP, context_settings={"auto_envvar_prefix": "LXDTAP"})
+@click.argument("cassettes", nargs=-1, required=True, metavar="CASSETTE...")
+@click.option("--strict", is_flag=True, help="Notes count as findings.")
+def check(cassettes: Sequence[str], strict: bool) -> None:
+    """Check cassettes; its help text is :data:`_CHECK_HELP`."""
+    from lxdtap import checking
+
+    _exit_by(lambda: checking.check(cassettes, strict=strict))
 
 
 def _exit_by(work: Callable[[], int]) -> NoReturn:
