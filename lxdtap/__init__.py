@@ -34,6 +34,10 @@ The map. Arrows point at what is imported; nothing points up::
       api       I/O   synchronous, asynchronous -> common -> exchange, body, endpoints
                                       calls of our own, over the same core
                 pure  result          what a call came to, and the exceptions
+      pytest_plugin   testing.decks   the cassettes of one test, each a deck: a tap or a recording
+                I/O                     served by a service in a thread of its own; claims
+                pure  settings        modes, names of files; masking: what a test has redacted;
+                                        watching: misses and repeats of a recording
       (root)    pure  transaction, endpoint, remotes, lxd, content, redact, errors, terminal
                                       the values, where daemons are, LXD's own rules, bodies,
                                       secrets, failures, safe text

@@ -13,7 +13,7 @@ from lxdtap.cassette.cleaning import Rules
 from lxdtap.errors import LxdtapError
 from lxdtap.log.journal import Selection
 
-_HELP = """See every transaction between an LXD or Incus client and its daemon; record and replay it.
+_HELP = """See what passes between an LXD or Incus client and its daemon; record and replay it.
 
 \b
 Start with:
