@@ -3,14 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+FIRST_LOOK ?= cassettes/lxd/first-look.yaml
 
 .PHONY: help run test check docs cassettes bench
 
 help:  ## say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-run: $(VENV)/run  ## tap the LXD or Incus daemon of this machine, as a sidecar
-	@$(BIN)/lxdtap run --hello $(ARGS)
+run: $(VENV)/run  ## tap the LXD or Incus daemon of this machine; where there is none, play a recorded one
+	@$(BIN)/lxdtap run --hello --or-replay $(FIRST_LOOK) $(ARGS)
 
 test: $(VENV)/dev  ## run all tests; those with real daemons where these are installed
 	@$(BIN)/python tests/coverage_gate.py

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from lxdtap import __version__, endpoint
 from lxdtap.cassette.cleaning import Rules
-from lxdtap.errors import LxdtapError
+from lxdtap.errors import LxdtapError, NoneFoundError
 from lxdtap.log.journal import Selection
+
+if TYPE_CHECKING:
+    from lxdtap.run import Options
 
 _HELP = """See what passes between an LXD or Incus client and its daemon; record and replay it.
 
@@ -197,6 +200,12 @@ def main() -> None:
     help="With -w: leave out commands, exec's data and files; they cannot be played again.",
 )
 @click.option("--hello", is_flag=True, help="Send a first GET /1.0 through the tap.")
+@click.option(
+    "--or-replay",
+    default="",
+    metavar="CASSETTE",
+    help="Where no daemon is found, play this cassette in its place, and show that.",
+)
 def run(
     command: Sequence[str],
     upstream: str,
@@ -219,6 +228,7 @@ def run(
     keep_secrets: bool,
     redact_payload: bool,
     hello: bool,
+    or_replay: str,
 ) -> None:
     """Turn options into a run; its help text is :data:`_RUN_HELP`."""
     from lxdtap import run as running
@@ -240,7 +250,35 @@ def run(
         cleaning=Rules(secrets=not keep_secrets, payload=redact_payload),
         hello=hello,
     )
-    _exit_by(lambda: running.run(options, dict(os.environ)))
+    if or_replay and (write or group):
+        raise click.UsageError("--or-replay goes with neither --write nor --group: leave it out")
+    _exit_by(lambda: _run_or_replay(options, or_replay, dict(os.environ)))
+
+
+def _run_or_replay(options: Options, cassette: str, environ: dict[str, str]) -> int:
+    """Tap; where there is no daemon, and a cassette for that case, play that."""
+    from lxdtap import play, run
+    from lxdtap.stage import say
+
+    try:
+        return run.run(options, environ)
+    except NoneFoundError as error:
+        if not cassette:
+            raise
+        say(str(error))
+    say(f"until then, {cassette} is played in its place; what it answers stands at its top")
+    instead = play.Options(
+        cassette,
+        options.command,
+        listen=options.listen,
+        show=not options.quiet,
+        output=options.output,
+        format=options.format,
+        colour=options.colour,
+        selection=options.selection,
+        hello=options.hello,
+    )
+    return play.replay(instead, environ)
 
 
 _RECOVER_HELP = """Make the cassette of a recording that was interrupted.

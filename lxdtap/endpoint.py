@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from lxdtap.errors import NoDaemonError
+from lxdtap.errors import NoneFoundError
 
 Kind = Literal["lxd", "incus"]
 
@@ -145,7 +145,7 @@ def discover(
         only: this kind of daemon; None: any.
 
     Raises:
-        NoDaemonError: no variable is set, and no usual place has a socket.
+        NoneFoundError: no variable is set, and no usual place has a socket.
     """
     for name, kind in _VARIABLES:
         value = environ.get(name)
@@ -158,7 +158,7 @@ def discover(
             return Endpoint(path, "its usual place", kind)
     places = ", ".join(f"{directory}/{SOCKET}" for directory, _ in _DIRECTORIES)
     variables = ", ".join(name for name, _ in _VARIABLES)
-    raise NoDaemonError(
+    raise NoneFoundError(
         f"no LXD or Incus daemon found: none of {variables} is set, and none of {places} exists;"
         " start the daemon, install one (Debian: apt-get install lxd), or name its socket with"
         " --upstream PATH"

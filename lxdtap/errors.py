@@ -4,6 +4,7 @@
 
     LxdtapError             one line: what happened, to what, what to do next      exit 1
     ├── NoDaemonError       no daemon was found, or the one named is not there
+    │   ├── NoneFoundError      none was named, and none is in a usual place
     │   └── MissingSocketError  its socket does not exist; a RuntimeError, as programs expect
     ├── UpstreamError       the daemon is there but cannot be connected to
     ├── ListenError         lxdtap's own socket cannot be put where it was asked for
@@ -29,6 +30,10 @@ class LxdtapError(Exception):
 
 class NoDaemonError(LxdtapError):
     """There is no daemon to tap."""
+
+
+class NoneFoundError(NoDaemonError):
+    """No daemon was named, and there is none in a usual place."""
 
 
 class MissingSocketError(NoDaemonError, RuntimeError):

@@ -81,7 +81,8 @@ def replay(options: Options, environ: dict[str, str]) -> int:
         quiet=True,
         hello=options.hello,
     )
-    report = Report(strict=options.strict)
+    # Who looks around in a recording has no need of a list of what they did not look at.
+    report = Report(strict=options.strict, named=options.strict or bool(options.command))
     stage = Stage(setting, child.Signals(), manager)
     try:
         status = asyncio.run(_play(options, cassette, stage, recorder, report))
@@ -92,10 +93,16 @@ def replay(options: Options, environ: dict[str, str]) -> int:
 
 
 class Report:
-    """What is said of a replay, and whether that is a failure."""
+    """What is said of a replay, and whether that is a failure.
 
-    def __init__(self, *, strict: bool) -> None:
+    Args:
+        strict: whether more or less than was recorded is one.
+        named: whether what was not played is named.
+    """
+
+    def __init__(self, *, strict: bool, named: bool) -> None:
         self._strict = strict
+        self._named = named
         self._missed = 0
         self._unplayed: list[Interaction] = []
 
@@ -121,6 +128,13 @@ class Report:
             say(f"  and {len(self._unplayed) - NAMED} more")
         failed = self._strict and (self._missed or self._unplayed)
         return status or int(bool(failed))
+
+    def _name(self, unplayed: list[Interaction]) -> None:
+        for interaction in unplayed[:NAMED]:
+            number, asked = interaction.transaction.number, interaction.transaction.request
+            say(f"  #{number} {asked.method} {asked.target}")
+        if len(unplayed) > NAMED:
+            say(f"  and {len(unplayed) - NAMED} more")
 
 
 def _recorder(options: Options, environ: dict[str, str]) -> Recorder | None:

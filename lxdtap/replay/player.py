@@ -15,6 +15,7 @@ import heapq
 from bisect import bisect_right
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lxdtap.cassette.model import Cassette, Interaction, Piece
 from lxdtap.replay import answer, match, playback
@@ -72,6 +73,13 @@ _NEVER = 1 << 63
 Action = Answer | Upgrade | Send | Close | Tell
 
 
+class _Waiting(NamedTuple):
+    """Somebody asked for an operation's end; until that time, what ends it may come."""
+
+    operation: str
+    until: int
+
+
 @dataclass(slots=True)
 class _Tunnel:
     """A connection that has left HTTP."""
@@ -116,7 +124,7 @@ class Player:
         self._listeners: list[Group] = []
         self._sessions: dict[int, Session] = {}
         self._later: list[_Later] = []
-        self._waiting: dict[int, str] = {}  # who asked for the end of what goes on
+        self._waiting: dict[int, _Waiting] = {}  # who asked for the end of what goes on
         self._connections = 0
         self._count = 0
 
@@ -182,10 +190,10 @@ class Player:
         while self._later and self._later[0].at <= now:
             actions += heapq.heappop(self._later).actions
         actions += self._advance(now)
-        for connection, operation in list(self._waiting.items()):
-            if self._over(operation) <= now:
+        for connection, waiting in list(self._waiting.items()):
+            if self._answerable(waiting) <= now:
                 del self._waiting[connection]
-                actions += self._answer_state(connection, operation, now)
+                actions += self._answer_state(connection, waiting.operation, now)
                 actions += self._advance(now)
         return actions
 
@@ -201,7 +209,7 @@ class Player:
     def due(self) -> int | None:
         """When something will be, if nothing happens until then; None: never."""
         times = [due for group in self._groups() if (due := group.due()) is not None]
-        times += [at for each in self._waiting.values() if (at := self._over(each)) < _NEVER]
+        times += [at for each in self._waiting.values() if (at := self._answerable(each)) < _NEVER]
         if self._later:
             times.append(self._later[0].at)
         return min(times, default=None)
@@ -219,7 +227,7 @@ class Player:
     def _answer(self, connection: int, request: Request, key: Key, now: int) -> list[Action]:
         operation = operation_asked(key)
         if operation is not None and self._state(operation) is not None:
-            self._waiting[connection] = operation
+            self._waiting[connection] = _Waiting(operation, self._patient(operation, key, now))
             return []  # until the tick that follows, or that in which its streams have ended
         named = self.tape.websocket(request.target)
         if named is not None and key.upgrade == "websocket":
@@ -320,6 +328,21 @@ class Player:
         """When all streams of an operation have ended, as it looks now."""
         times = [group.over() for group in self._execs.get(operation, ())]
         return max((_NEVER if at is None else at for at in times), default=0)
+
+    def _patient(self, operation: str, key: Key, now: int) -> int:
+        """Until when a wait is kept for the cancelling that ended it when it was recorded."""
+        known = self.tape.operations[operation]
+        if known.cancel is None or not key.path.endswith("/wait"):
+            return now
+        maker = -1 if known.maker is None else known.maker
+        took = self.tape.change_begun(known.cancel) - self.tape.change_begun(maker)
+        return now + playback.QUIET + min(took, playback.PATIENCE)
+
+    def _answerable(self, waiting: _Waiting) -> int:
+        """When somebody who waits for an operation's end is to be answered, as it looks now."""
+        known = self.tape.operations[waiting.operation]
+        cancelled = known.cancel is not None and self._progress.has(known.cancel)
+        return max(self._over(waiting.operation), 0 if cancelled else waiting.until)
 
     def _answer_state(self, connection: int, operation: str, now: int) -> list[Action]:
         """Waits are over, and polls find what they wait for: how it ended is known."""

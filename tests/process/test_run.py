@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from lxdtap import endpoint
-from lxdtap.errors import UpstreamError
+from lxdtap.errors import NoDaemonError, UpstreamError
 from lxdtap.log import debugformat
 from lxdtap.tap import upstream
+from tests.scenarios import CASSETTES
 
 from .tap import (
     GET,
@@ -467,6 +468,37 @@ def test_hello(tmp_path: Path, daemon: FakeDaemon) -> None:
     with sidecar(tmp_path / "tap", daemon.path, "--hello") as tap:
         eventually(tap.transactions)
         assert tap.transactions()[0]["target"] == "/1.0"
+
+
+FIRST_LOOK = str(CASSETTES / "lxd" / "first-look.yaml")
+
+
+def test_no_daemon_but_a_cassette() -> None:
+    """That there is none is said, where it was looked for, and that a recording plays instead."""
+    try:
+        found = endpoint.discover({}, os.path.exists)
+    except NoDaemonError:
+        script = ASK.replace("Connection", "Host: x\\r\\nConnection")
+        done = run("run", "--or-replay", FIRST_LOOK, "--", "python3", "-c", script)
+        assert done.returncode == 0
+        none, instead, *rest = done.stderr.splitlines()
+        assert none.startswith("lxdtap: no LXD or Incus daemon found: ")
+        assert f"{FIRST_LOOK} is played in its place" in instead
+        assert rest[0] == "GET http+unix://%2Fvar%2Flib%2Flxd%2Funix.socket/1.0 HTTP/200"
+    else:
+        pytest.skip(f"there is a daemon at {found.path}")
+
+
+def test_a_daemon_that_was_named_is_not_replaced(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """A cassette is for where there is none: not for one that is there, or should be."""
+    command = ("--or-replay", FIRST_LOOK, "--", "python3", "-c", ASK)
+    assert run("run", "--upstream", daemon.path, *command).stdout == "b'{}'\n"
+    done = run("run", "--upstream", f"{tmp_path}/none", *command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no daemon at" in one_line(done.stderr)
+    done = run("run", "-w", f"{tmp_path}/w.yaml", *command)
+    assert done.returncode == 2
+    assert "leave it out" in done.stderr
 
 
 def test_colours(daemon: FakeDaemon) -> None:

@@ -298,6 +298,41 @@ def test_cancelled() -> None:
     assert "Cancelled" in get(player, "/1.0/operations/o")
 
 
+def test_a_wait_for_what_is_cancelled() -> None:
+    """It is kept until the cancelling comes, or, where it does not, for about as long as it took.
+
+    A poll is told at once that it goes on.
+    """
+    recorded = (
+        seen(1, asked("POST", "/1.0/instances"), created(operation("o", 103))),
+        seen(2, asked("GET", "/1.0/operations/o/wait"), told(operation("o", 401))),
+        seen(3, asked("DELETE", "/1.0/operations/o"), response(200, "{}")),
+    )
+    wait = asked("GET", "/1.0/operations/o/wait")
+    player = play(*recorded)
+    ask(player, asked("POST", "/1.0/instances"))
+    assert ask(player, wait, 2) == []
+    assert "Running" in get(player, "/1.0/operations/o")
+    deleted, ended = ask(player, asked("DELETE", "/1.0/operations/o"), 3)
+    assert isinstance(deleted, Answer)
+    assert isinstance(ended, Answer)
+    assert (deleted.connection, ended.connection) == (3, 2)
+    assert "Cancelled" in said([ended])
+
+    player = play(*recorded)
+    ask(player, asked("POST", "/1.0/instances"))
+    assert ask(player, wait, 2) == []
+    until = player.due()
+    assert until is not None
+    assert until - NOW > QUIET
+    assert player.tick(until - 1) == []
+    assert "Running" in said(player.tick(until))
+
+    player = play(*recorded[1:])
+    assert ask(player, wait) == []
+    assert "Cancelled" in said(ask(player, asked("DELETE", "/1.0/operations/o"), 2)[1:])
+
+
 # Pace.
 
 
