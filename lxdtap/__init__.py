@@ -3,6 +3,7 @@
 The map. Arrows point at what is imported; nothing points up::
 
     __main__ -> cli -> run, play      arguments; a tap, or a recording, set up and taken down
+                        checking        cassettes looked through before others get them
                         finding         which daemon is meant
                         stage           our socket with a command before it, or as a sidecar
       tap       I/O   core            connections relayed, and what passes told as events
@@ -24,7 +25,8 @@ The map. Arrows point at what is imported; nothing points up::
                       events, records the events, and as bytes
       log       pure  journal         transactions -> entries
                       render          entries -> text, by debugformat, lineformat, jsonformat
-      cassette  pure  model           a recording as values; cleaning: without its secrets
+      cassette  pure  model           a recording as values; cleaning: without its secrets;
+                                      check: what of them is left
                       writing, reading  as YAML and back, by scalars, jsontext, cursor
                 I/O   files           on the disk
       replay    pure  player          a recording as a daemon: what it is asked -> what it says,

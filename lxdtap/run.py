@@ -93,7 +93,7 @@ def _run(options: Options, environ: dict[str, str], manager: service.Manager) ->
     group = listener.group_id(options.group) if options.group else None
     environ = service.without_sockets(environ)
     found = _find(options, environ)
-    recorder = _recorder(options, environ, found.kind)
+    recorder = _recorder(options, environ, found)
     # Forked after the recorder, which would hold its end open.
     connector = Connector() if os.geteuid() == 0 and isinstance(found, Endpoint) else None
     setting = replace(_setting(options, environ, found), group=group, handed_over=socket)
@@ -104,7 +104,7 @@ def _run(options: Options, environ: dict[str, str], manager: service.Manager) ->
     finally:
         if options.write:
             manager.tell(f"saving {options.write}", f"EXTEND_TIMEOUT_USEC={SAVING}000000")
-        recorded = recorder is None or recorder.finish()
+        recorded = recorder is None or recorder.finish(begun=theatre.begun)
     return status if recorded or not options.write else status or 1
 
 
@@ -166,7 +166,9 @@ async def _tap(
         tap.close()
 
 
-def _recorder(options: Options, environ: dict[str, str], kind: Kind | None) -> Recorder | None:
+def _recorder(
+    options: Options, environ: dict[str, str], found: Endpoint | HttpsEndpoint
+) -> Recorder | None:
     """What logs and records, where anything is to be logged or recorded."""
     redactor = Redactor()
     log = _log(options, environ, redactor)
@@ -175,7 +177,9 @@ def _recorder(options: Options, environ: dict[str, str], kind: Kind | None) -> R
     from lxdtap.record import recording
 
     cleaner = Cleaner(redactor, options.cleaning)
-    into = recording.prepare(options.write, kind, cleaner, overwrite=options.overwrite)
+    into = recording.prepare(
+        options.write, found.kind, cleaner, overwrite=options.overwrite, base=found.base
+    )
     return Recorder(lambda: Worker(log, into.spool, into.saver))
 
 

@@ -102,6 +102,8 @@ class Stage:
     """
 
     def __init__(self, setting: Setting, signals: child.Signals, manager: service.Manager) -> None:
+        self.begun = False
+        """Whether it came to a command, or to a sidecar that listens."""
         self._setting = setting
         self._signals = signals
         self._manager = manager
@@ -151,6 +153,7 @@ class Stage:
     async def _command(self, player: Player, door: listener.Listener) -> int:
         setting, added = self._setting, self._variables(door)
         self._pid = child.start(setting.command, setting.environ | added)
+        self.begun = True
         status = await child.ended(self._pid, asyncio.get_running_loop())
         self._pid = 0
         door.close()
@@ -172,6 +175,7 @@ class Stage:
             f"{setting.what}; type the line above in another terminal and use"
             f" {CLIENTS[setting.kind]} there; Ctrl-C ends it"
         )
+        self.begun = True
         self._manager.tell(f"{setting.what}; clients: {door.path}", "READY=1")
         if setting.hello:
             await hello(door.path)

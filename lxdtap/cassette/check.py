@@ -261,9 +261,10 @@ def _is_random(run: str) -> bool:
     """Whether letters and digits change as often as by chance, unlike in words and names.
 
     Of random letters and digits, neighbours are of another kind with a chance of 0.62 where both
-    cases are in use, of 0.40 where one is. Hexadecimal is for hashes and identifiers.
+    cases are in use, of 0.40 where one is. Hexadecimal is for hashes and identifiers, letters
+    alone are for words.
     """
-    if _HEX.fullmatch(run):
+    if _HEX.fullmatch(run) or run.isalpha():
         return False
     kinds = ["0" if c.isdigit() else "a" if c.islower() else "A" for c in run]
     changes = sum(one != other for one, other in pairwise(kinds)) / (len(run) - 1)

@@ -208,6 +208,7 @@ class _Shelf:
             os.unlink(draft, dir_fd=directory)
         fd = os.open(draft, _NEW, 0o600, dir_fd=directory)
         try:
+            os.fchmod(fd, 0o600)  # whatever the umask
             _write_all(fd, data)
             os.fsync(fd)
             os.rename(draft, name, src_dir_fd=directory, dst_dir_fd=directory)

@@ -1,4 +1,4 @@
-"""The tap's end of the recorder: events are sent to its process, and nobody waits for it."""
+"""The tap's end of the recorder: events are sent to its process, which nobody waits for long."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from lxdtap.wire.records import encode
 
 WAITING = 64 << 20
 """Bytes of events that may wait for the recorder before they are lost."""
+BEHIND = 8 << 20
+"""Bytes that may wait before what comes is looked at more slowly, and so comes more slowly."""
+PAUSE = 0.002
+"""Seconds that an event then waits for the recorder. The core counts them as looking, of which a
+turn has no more: the connection that brings so much is held back, the others have their turns."""
 PATIENCE = 5.0
 """Seconds without progress after which the recorder is taken to be stuck."""
 
@@ -50,7 +55,10 @@ class Recorder:
         self._loop = loop
 
     def hear(self, event: Event) -> None:
-        """Take an event; never waits."""
+        """Take an event; waits no longer than :data:`PAUSE`."""
+        if BEHIND < self._size <= WAITING and not self._dead:
+            select.select([], [self._sock], [], PAUSE)
+            self._send()
         if self._size > WAITING:
             self._lost = True
             return

@@ -83,7 +83,7 @@ class Saver:
         """
         with _Pile(os.path.dirname(self.path) or ".") as pile:
             collector, reading = self._gather(spooled, pile, None)
-            found = tuple(map(self.clean, pile))
+            found = tuple(pile.cleaned(self.clean))
         whole = complete and not reading.damage
         return Cassette(*self._head(collector, found), complete=whole), reading.damage
 
@@ -98,9 +98,8 @@ class Saver:
                 self.path, server, program, began, overwrite=self.overwrite
             ) as saving:
                 saving.complete = complete and not reading.damage
-                for done, interaction in enumerate(pile):
-                    # Again, for a secret may have been told only after it had been used.
-                    saving.add(self.clean(interaction))
+                for done, interaction in enumerate(pile.cleaned(self.clean)):
+                    saving.add(interaction)
                     progress.at("saving", done / len(pile))
             self.overwrite = True  # from now on the one that is there is ours
             return len(pile), reading.damage
@@ -113,10 +112,10 @@ class Saver:
         for event in spool.read(spooled, reading, until):
             last = event.at
             for interaction in collector.add(event):
-                pile.add(self.clean(interaction))
+                pile.add(interaction, self.clean(interaction))
             progress.at("reading what was recorded for", reading.offset / max(reading.size, 1))
         for interaction in collector.end(last, "the recording ended"):
-            pile.add(self.clean(interaction))
+            pile.add(interaction, self.clean(interaction))
         return collector, reading
 
     def _head(
@@ -151,6 +150,7 @@ class _Pile:
     def __init__(self, directory: str) -> None:
         self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=directory)  # noqa: SIM115 - closed by __exit__
         self._numbers, self._offsets = array("Q"), array("Q")
+        self._told = 0  # how many came until the last one that held a secret
 
     def __enter__(self) -> Self:
         return self
@@ -161,17 +161,20 @@ class _Pile:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def __iter__(self) -> Iterator[Interaction]:
+    def add(self, was: Interaction, clean: Interaction) -> None:
+        """Put one on the pile, as it was cleaned."""
+        self._numbers.append(clean.transaction.number)
+        self._offsets.append(self._file.tell())
+        pickle.dump(clean, self._file, pickle.HIGHEST_PROTOCOL)
+        if clean != was:
+            self._told = len(self)
+
+    def cleaned(self, clean: Clean) -> Iterator[Interaction]:
+        """All, in order; cleaned again where a secret may have been told after it was used."""
         for index in sorted(range(len(self)), key=self._numbers.__getitem__):
             self._file.seek(self._offsets[index])
             interaction: Interaction = pickle.load(self._file)  # nobody else can write there
-            yield interaction
-
-    def add(self, interaction: Interaction) -> None:
-        """Put it on the pile."""
-        self._numbers.append(interaction.transaction.number)
-        self._offsets.append(self._file.tell())
-        pickle.dump(interaction, self._file, pickle.HIGHEST_PROTOCOL)
+            yield clean(interaction) if index < self._told else interaction
 
 
 class _Progress:

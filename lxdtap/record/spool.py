@@ -44,6 +44,7 @@ class Spool:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             self._file = os.open(path, flags, 0o600)
+            os.fchmod(self._file, 0o600)  # the umask may have taken even more away
         except FileExistsError as error:
             raise SpoolError(
                 f"there is a recording under way, or one that was interrupted, at {path}: end it,"

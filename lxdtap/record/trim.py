@@ -61,12 +61,16 @@ class Trimmer:
             case FrameData():
                 return [self._frame(event)]
             case MessageEnd():
-                return [*self._digest(event), event]
+                return [*self._digest(event, event.exchange, event.direction), event]
             case Switched():
                 self._tunnels.add(event.connection)
             case Closed():
-                self._flows.pop(event.connection, None)
                 self._tunnels.discard(event.connection)
+                # What broke off has a hash too: of what came of it.
+                left = list(self._flows.get(event.connection, {}))
+                digests = [d for key in left for d in self._digest(event, *key)]
+                self._flows.pop(event.connection, None)
+                return [*digests, event]
         return [event]
 
     def _flow(self, event: Data | FrameData) -> _Flow:
@@ -92,10 +96,11 @@ class Trimmer:
         described = Body(payload.size, b"", payload.sha256)
         return event._replace(frame=replace(event.frame, payload=described))
 
-    def _digest(self, event: MessageEnd) -> list[Event]:
+    def _digest(
+        self, event: MessageEnd | Closed, exchange: int, direction: Direction
+    ) -> list[Event]:
         flows = self._flows.get(event.connection, {})
-        flow = flows.pop((event.exchange, event.direction), None)
+        flow = flows.pop((exchange, direction), None)
         if flow is None or not flow.skipped:
             return []
-        where = event.connection, event.exchange, event.at, event.direction
-        return [Digest(*where, flow.hash.hexdigest())]
+        return [Digest(event.connection, exchange, event.at, direction, flow.hash.hexdigest())]

@@ -125,9 +125,10 @@ class Worker:
 
     def _work(self, events: list[Event]) -> None:
         if self._spool is not None and events and self._complete:
-            records = [encode(kept) for event in events for kept in self._trimmer.add(event)]
+            # What is beyond the limits is hashed here, and needs not be hashed again for the log.
+            events = [kept for event in events for kept in self._trimmer.add(event)]
             try:
-                self._spool.add(records)
+                self._spool.add(list(map(encode, events)))
             except OSError as error:
                 self._stop_recording(error.strerror or str(error))
         if self._output is not None:

@@ -30,7 +30,7 @@ PURE_RINGS = (
     },
     {
         *("cassette.model", "cassette.cleaning", "cassette.scalars", "cassette.jsontext"),
-        *("cassette.cursor", "cassette.reading", "cassette.writing"),
+        *("cassette.cursor", "cassette.reading", "cassette.writing", "cassette.check"),
     },
     {"record.trim", "record.collect"},
     {
@@ -57,7 +57,7 @@ RINGS = (
     {"finding", "stage"},
     {"testing.claims", "testing.service", "testing.deck", "testing.decks"},
     {"pytest_plugin"},
-    {"run", "play"},
+    {"run", "play", "checking"},
     {"cli"},
     {"__main__"},
 )

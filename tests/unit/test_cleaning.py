@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from dataclasses import replace
@@ -167,3 +168,86 @@ def test_payload_may_be_left_out() -> None:
     )
     assert said.payload == Body(5, b"", hashlib.sha256(b"hello").hexdigest())
     assert barrier.payload.size == 0
+
+
+def test_a_message_in_fragments_is_one() -> None:
+    """What gorilla/websocket cuts after 4 KiB is read whole, and only then rewritten."""
+    text = f'{{"metadata":{{"secret":"{SECRET}"}}}}'.encode()
+    first = replace(piece(text[:25]), final=False)
+    ping = piece(b"", Opcode.PING)
+    last = replace(piece(text[25:], Opcode.CONTINUATION), offset=9)
+    told = replace(piece(b'{"a":1}'), direction=Direction.SENT)
+    (pinged, said, done) = pieces(first, ping, told, last)
+    assert (pinged, said) == (ping, told)
+    assert done == replace(piece(b'{"metadata":{"secret":"REDACTED-1"}}'), offset=9)
+
+
+def test_fragments_without_a_secret_stay_fragments() -> None:
+    """Byte for byte, and in their order."""
+    first = replace(piece(b'{"a":'), final=False)
+    ping = piece(b"", Opcode.PING)
+    last = piece(b"1}", Opcode.CONTINUATION)
+    assert pieces(first, ping, last) == (first, ping, last)
+    raw = replace(piece(b"x", Opcode.BINARY), final=False)
+    assert pieces(raw, last) == (raw, last)
+    tunnel = replace(raw, opcode=None)
+    assert pieces(tunnel) == (tunnel,)
+
+
+def test_fragments_of_logging_events_are_left_out() -> None:
+    """All of them, wherever the cut is."""
+    first = replace(piece(b'{"type":"logg'), final=False)
+    assert pieces(first, piece(b'ing"}', Opcode.CONTINUATION)) == ()
+
+
+def test_a_message_that_was_cut_is_cleaned_by_its_looks() -> None:
+    """The recording ended within it: no JSON yet, but a secret all the same."""
+    cut = replace(piece(f'{{"metadata":{{"secret":"{SECRET}'.encode()), final=False)
+    (done,) = pieces(cut)
+    assert done.payload.captured == b'{"metadata":{"secret":"REDACTED-1'
+
+
+def sent_as(kind: str, data: bytes, *more: tuple[str, str]) -> Transaction:
+    told = talk(">>", GET, "<<", OK).only
+    headers = (("Content-Type", kind), *more)
+    return replace(told, request=replace(told.request, headers=headers, body=body(data)))
+
+
+def test_curl_calls_json_a_form() -> None:
+    """``curl -d`` says so of whatever it sends: JSON is cleaned as JSON, a form as a form."""
+    form = "application/x-www-form-urlencoded"
+    told = sent_as(form, b'{"config":{"user.a":"mine"}}')
+    assert clean(told).request.body.captured == b'{"config":{"user.a":"REDACTED-1"}}'
+    told = sent_as(form, f"name=x&password={SECRET}".encode())
+    assert clean(told).request.body.captured == b"name=x&password=REDACTED-1"
+
+
+def test_odd_json_is_cleaned_by_its_looks() -> None:
+    """A key that is repeated makes it no document here, yet the daemon takes it; bytes survive."""
+    told = sent_as("application/json", f'{{"password":"a\xff","password":"{SECRET}"}}'.encode())
+    assert clean(told).request.body.captured == b'{"password":"REDACTED-1","password":"REDACTED-2"}'
+    told = sent_as("application/json", b"\xff\0")
+    assert clean(told) == told
+    assert clean(told, Rules(secrets=False)) == told
+    cut = replace(told, request=replace(told.request, body=Body(9, b"{", "0" * 64)))
+    assert clean(cut) == cut
+
+
+def test_what_is_no_http_is_cleaned_by_its_looks() -> None:
+    """A request that could not be read holds its headers in its body."""
+    told = sent_as("", f"GET\r\nAuthorization: Bearer {SECRET}\r\n".encode())
+    told = replace(told, request=replace(told.request, garbled="no target"))
+    assert clean(told).request.body.captured == b"GET\r\nAuthorization: Bearer REDACTED-1\r\n"
+
+
+def test_what_was_packed_is_plain_once_it_was_edited() -> None:
+    """Then no header says otherwise; what holds no secret stays packed."""
+    packed = ("Content-Encoding", "gzip")
+    told = sent_as("application/json", gzip.compress(b'{"password":"x"}'), packed)
+    done = clean(told).request
+    assert (done.headers, done.body.captured) == (
+        (("Content-Type", "application/json"),),
+        b'{"password":"REDACTED-1"}',
+    )
+    told = sent_as("application/json", gzip.compress(b'{"a":"x"}'), packed)
+    assert clean(told) == told

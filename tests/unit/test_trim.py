@@ -78,6 +78,19 @@ def test_a_connection_that_closed_is_forgotten() -> None:
     assert here.add(data(b"12345")) == [Skipped(1, 0, AT, SENT, 5)]
 
 
+def test_what_broke_off_has_the_hash_of_what_came() -> None:
+    """Of each body that was not kept whole; those that were need none."""
+    here, closed = trimmer(), Closed(1, AT, "gone")
+    here.add(data(b"abc", exchange=1))
+    here.add(data(b"abc"))
+    here.add(data(b"de"))
+    assert here.add(closed) == [
+        Digest(1, 0, AT, SENT, hashlib.sha256(b"abcde").hexdigest()),
+        closed,
+    ]
+    assert here.add(closed) == [closed]
+
+
 def test_all_else_passes() -> None:
     """What is no payload is recorded as it is."""
     said = Said(AT, "odd")

@@ -1,0 +1,737 @@
+"""Recording by the real process: nothing is lost, and what is lost is told."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pty
+import random
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from lxdtap.cassette import files
+from lxdtap.cassette.cleaning import Cleaner
+from lxdtap.cassette.model import Cassette
+from lxdtap.errors import SpoolError
+from lxdtap.record import spool
+from lxdtap.record.link import Recorder
+from lxdtap.record.recording import prepare
+from lxdtap.record.worker import Worker
+from lxdtap.redact import Redactor
+from lxdtap.wire.events import RequestHead
+
+from .tap import (
+    LXDTAP,
+    FakeDaemon,
+    Served,
+    Sidecar,
+    answer,
+    ask,
+    connect,
+    environment,
+    eventually,
+    fake_daemon,
+    read_until,
+    run,
+    sidecar,
+)
+
+SYNC = b'{"type":"sync","status":"Success","status_code":200,"metadata":{}}\n'
+SLOW = 60
+"""Seconds that what is long may take where much else is done."""
+
+
+def serve(sock: socket.socket, served: Served) -> None:
+    """Answer each request, also those that come at once, and hang up where that is asked for."""
+    heads = b""
+    while data := sock.recv(1 << 16):
+        served.received += data
+        *whole, heads = (heads + data).split(b"\r\n\r\n")
+        for head in whole:
+            close = b"Connection: close" in head
+            sock.sendall(answer(SYNC, close=close))
+            if close:
+                return
+
+
+def get(target: str, *, close: bool = True) -> bytes:
+    connection = "Connection: close\r\n" if close else ""
+    return f"GET {target} HTTP/1.1\r\nHost: lxd\r\n{connection}\r\n".encode()
+
+
+def targets(cassette: Cassette) -> list[str]:
+    return [each.transaction.request.target for each in cassette.interactions]
+
+
+def asked(daemon: FakeDaemon) -> int:
+    """How many requests the fake daemon has had."""
+    return sum(bytes(served.received).count(b"\r\n\r\n") for served in daemon.served)
+
+
+def spooled(path: Path) -> tuple[list[str], str]:
+    """The targets of the requests in a spool, and its damage."""
+    reading = spool.Reading(0)
+    events = list(spool.read(str(path), reading))
+    return [e.target.decode() for e in events if isinstance(e, RequestHead)], reading.damage
+
+
+def holds(path: Path, count: int) -> bool:
+    """Whether there is a cassette with so many interactions."""
+    return path.exists() and len(files.load(str(path)).interactions) == count
+
+
+def children(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def holders(path: Path) -> list[int]:
+    """The processes that have a file open."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                links = {os.readlink(each) for each in (entry / "fd").iterdir()}
+                found += [int(entry.name)] if str(path) in links else []
+    return found
+
+
+def recorder_of(tap: Sidecar) -> int:
+    """The process that has the spool open, and is not the tap."""
+    (pid,) = [p for p in children(tap.process.pid) if p in holders(tap.directory.parent / SPOOL)]
+    return pid
+
+
+SPOOL = "c.yaml.spool"
+
+
+@contextlib.contextmanager
+def recording(
+    directory: Path, *options: str, script: Callable[[socket.socket, Served], None] = serve
+) -> Iterator[tuple[FakeDaemon, Sidecar, Path]]:
+    """A daemon, a tap that records, and the cassette's path."""
+    path = directory / "c.yaml"
+    with fake_daemon(directory / "lxd", script) as daemon:
+        with sidecar(directory / "tap", daemon.path, "-w", str(path), *options) as tap:
+            yield daemon, tap, path
+
+
+def said(tap: Sidecar) -> str:
+    return "".join(tap.said[2:])
+
+
+# -- nothing is lost
+
+
+def test_what_the_daemon_counts_is_in_the_cassette(tmp_path: Path) -> None:
+    """From many clients at once, each with many requests; the spool is gone then."""
+
+    def client(number: int) -> None:
+        with connect(tap.path) as sock:
+            served = Served()
+            for count in range(50):
+                sock.sendall(get(f"/1.0/{number}/{count}", close=False))
+                read_until(sock, served, b"{}}\n")
+
+    with recording(tmp_path) as (daemon, tap, path):
+        threads = [threading.Thread(target=client, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert tap.stop() == 0
+        cassette = files.load(str(path))
+        assert len(cassette.interactions) == asked(daemon) == 400
+        assert sorted(targets(cassette)) == sorted(
+            f"/1.0/{n}/{c}" for n in range(8) for c in range(50)
+        )
+        assert cassette.complete
+        assert all(i.transaction.response for i in cassette.interactions)
+    assert said(tap) == f"lxdtap: recorded 400 transactions to {path}\n"
+    assert {p.name for p in tmp_path.iterdir()} == {"c.yaml", "lxd", "tap.log"}
+
+
+@pytest.mark.timeout(SLOW)
+def test_full_speed_loses_nothing(tmp_path: Path) -> None:
+    """10,000 small requests, pipelined as fast as they go."""
+    with recording(tmp_path) as (_, tap, path):
+        with connect(tap.path) as sock:
+            served = Served()
+            for hundred in range(100):
+                sock.sendall(b"".join(get(f"/{hundred}/{i}", close=False) for i in range(100)))
+                while bytes(served.received).count(b"{}}\n") < 100:
+                    read_until(sock, served, b"{}}\n")
+                served.received.clear()
+        tap.process.send_signal(signal.SIGTERM)
+        _, errors = tap.process.communicate(timeout=SLOW)
+        assert (tap.process.returncode, errors.count("\n")) == (0, 1), errors
+        assert targets(files.load(str(path))) == [
+            f"/{h}/{i}" for h in range(100) for i in range(100)
+        ]
+
+
+def test_a_secret_that_is_told_late_is_taken_out_early(tmp_path: Path) -> None:
+    """It was used before anything told that it is one."""
+    secret = "correct-horse-battery"
+
+    def script(sock: socket.socket, served: Served) -> None:
+        words = read_until(sock, served, b"\r\n\r\n")
+        told = b'{"metadata":{"secret":"%s"}}\n' % secret.encode()
+        sock.sendall(answer(told if b"/told" in words else SYNC))
+
+    with recording(tmp_path, script=script) as (_, tap, path):
+        ask(tap.path, get(f"/1.0/{secret}"))
+        ask(tap.path, get("/1.0/told"))
+        ask(tap.path, get("/1.0/last"))
+        assert tap.stop() == 0
+    assert targets(files.load(str(path))) == ["/1.0/REDACTED-1", "/1.0/told", "/1.0/last"]
+    assert secret not in path.read_text()
+
+
+def test_recording_nothing_is_a_recording(tmp_path: Path) -> None:
+    """It says so, and the cassette is one that can be read."""
+    path = tmp_path / "c.yaml"
+    with fake_daemon(tmp_path / "lxd", serve) as daemon:
+        done = run("run", "--upstream", daemon.path, "-w", str(path), "--", "true")
+    assert done.returncode == 0
+    assert f"recorded 0 transactions to {path}" in done.stderr
+    assert files.load(str(path)).interactions == ()
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_tap_that_never_was_leaves_nothing(tmp_path: Path, begun: bool) -> None:
+    """So that the next one need not overwrite: unlike one that was asked nothing."""
+    path = tmp_path / "c.yaml"
+    into = prepare(str(path), "lxd", Cleaner(Redactor()), overwrite=False)
+    recorder = Recorder(lambda: Worker(None, into.spool, into.saver))
+    assert recorder.finish(begun=begun)
+    into.spool.close(remove=False)
+    assert [p.name for p in tmp_path.iterdir()] == (["c.yaml"] if begun else [])
+
+
+def test_the_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    """Whatever the umask: spool, cassette, and what lies beside it."""
+
+    def script(sock: socket.socket, served: Served) -> None:
+        read_until(sock, served, b"\r\n\r\n")
+        sock.sendall(answer(b"\xff\0" * 100_000, kind="application/octet-stream"))
+
+    def modes() -> set[int]:
+        found = [p for p in tmp_path.rglob("c.*") if p.is_file()]
+        found += (tmp_path / "c.files").glob("*")
+        return {stat.S_IMODE(p.stat().st_mode) for p in found}
+
+    for mask in (0, 0o22, 0o77):
+        shutil.rmtree(tmp_path / "c.files", ignore_errors=True)
+        (tmp_path / "lxd").mkdir(exist_ok=True)
+        (tmp_path / "lxd/unix.socket").unlink(missing_ok=True)
+        with fake_daemon(tmp_path / "lxd", script) as daemon:
+            was = os.umask(mask)
+            with sidecar(
+                tmp_path / "tap", daemon.path, "-w", f"{tmp_path}/c.yaml", "--overwrite"
+            ) as tap:
+                os.umask(was)
+                ask(tap.path, get("/1.0/images/x/export"))
+                assert modes() == {0o600}
+                assert tap.stop() == 0, said(tap)
+            assert modes() == {0o600}
+            assert stat.S_IMODE((tmp_path / "c.files").stat().st_mode) == 0o700
+
+
+# -- what is there is left alone
+
+
+@pytest.mark.parametrize(
+    ("there", "why"),
+    [
+        (lambda p: p.write_text("mine"), "there is a file at"),
+        (lambda p: p.mkdir(), "is not a file"),
+        (os.mkfifo, "is not a file"),
+        (lambda p: p.symlink_to("elsewhere"), "is not a file"),
+        (lambda p: p.with_name(SPOOL).write_text("mine"), "interrupted, at"),
+        (lambda p: p.with_name(SPOOL).symlink_to("elsewhere"), "interrupted, at"),
+        (lambda p: os.mkfifo(p.with_name(SPOOL)), "interrupted, at"),
+        (lambda p: p.with_name("c.files").symlink_to("elsewhere"), "there is something at"),
+    ],
+)
+def test_what_is_there_is_left_alone(
+    tmp_path: Path, there: Callable[[Path], object], why: str
+) -> None:
+    """It is seen before the command is run; nothing is followed, waited for or changed."""
+    there(tmp_path / "c.yaml")
+    before = {p: (p.lstat().st_mode, p.lstat().st_mtime_ns) for p in tmp_path.iterdir()}
+    overwrite = [] if why == "there is a file at" else ["--overwrite"]
+    with tempfile.TemporaryDirectory() as other:
+        with fake_daemon(Path(other), serve) as daemon:
+            done = run(
+                *("run", "--upstream", daemon.path, "-w", f"{tmp_path}/c.yaml", *overwrite),
+                *("--", "touch", f"{tmp_path}/ran"),
+            )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert why in done.stderr
+    assert before == {p: (p.lstat().st_mode, p.lstat().st_mtime_ns) for p in tmp_path.iterdir()}
+
+
+def test_no_place_is_told_before_anything_runs(tmp_path: Path) -> None:
+    """A directory that is not there."""
+    with fake_daemon(tmp_path / "lxd", serve) as daemon:
+        where = f"{tmp_path}/no/c.yaml"
+        done = run("run", "--upstream", daemon.path, "-w", where, "--", "touch", f"{tmp_path}/ran")
+    assert done.returncode == 1
+    assert "cannot record to" in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+# -- on the way
+
+
+def test_a_cassette_on_the_way(tmp_path: Path) -> None:
+    """SIGUSR1 writes a whole one, again and again, and the recording goes on to its end."""
+    with recording(tmp_path) as (_, tap, path):
+        for count in (1, 2):
+            ask(tap.path, get(f"/1.0/{count}"))
+            tap.process.send_signal(signal.SIGUSR1)
+            eventually(partial(holds, path, count))
+        ask(tap.path, get("/1.0/3"))
+        assert tap.stop() == 0
+        assert targets(files.load(str(path))) == ["/1.0/1", "/1.0/2", "/1.0/3"]
+    assert said(tap).count("lxdtap: recorded") == 3
+
+
+def test_a_cassette_on_the_way_holds_nobody_up(tmp_path: Path) -> None:
+    """While one of 3,000 is written, others pass; what is asked for meanwhile comes after it."""
+    with recording(tmp_path) as (_, tap, path):
+        with connect(tap.path) as sock:
+            served = Served()
+            for count in range(3000):
+                sock.sendall(get(f"/{count}", close=False))
+                read_until(sock, served, b"{}}\n")
+            for _ in range(3):
+                tap.process.send_signal(signal.SIGUSR1)
+                time.sleep(0.05)
+            for count in range(100):
+                sock.sendall(get(f"/more/{count}", close=False))
+                read_until(sock, served, b"{}}\n")
+        assert not path.exists(), "the first would have been done before: this shows nothing"
+        eventually(partial(holds, path, 3100), SLOW)
+        tap.process.send_signal(signal.SIGTERM)
+        tap.process.communicate(timeout=SLOW)
+        assert len(files.load(str(path)).interactions) == 3100
+
+
+# -- what is killed
+
+
+def test_the_tap_is_killed(tmp_path: Path) -> None:
+    """Its recorder goes on to save what there is, as not complete."""
+    with recording(tmp_path) as (_, tap, path):
+        ask(tap.path, get("/1.0/1"))
+        eventually(lambda: tap.entries("transaction"))
+        tap.process.kill()
+        eventually(path.exists)
+        cassette = files.load(str(path))
+        assert targets(cassette) == ["/1.0/1"]
+        assert not cassette.complete
+        _, errors = tap.process.communicate()
+        assert "the tap was killed" in errors
+        assert not (tmp_path / SPOOL).exists()
+
+
+def test_the_recorder_is_killed(tmp_path: Path) -> None:
+    """Traffic goes on, it is told aloud, and the spool has what the log showed."""
+    with recording(tmp_path) as (_, tap, path):
+        ask(tap.path, get("/1.0/1"))
+        eventually(lambda: tap.entries("transaction"))
+        os.kill(recorder_of(tap), signal.SIGKILL)
+        for _ in range(3):
+            assert SYNC in ask(tap.path, get("/1.0/2"))
+        assert "was ended by signal 9" in tap.line()
+        tap.stop()
+        assert not path.exists()
+        done = run("recover", str(tmp_path / SPOOL))
+        assert (done.returncode, done.stderr) == (0, f"lxdtap: recovered 1 transaction to {path}\n")
+        assert targets(files.load(str(path))) == ["/1.0/1"]
+        assert not (tmp_path / SPOOL).exists()
+
+
+def test_a_recorder_that_was_killed_fails_the_command(tmp_path: Path) -> None:
+    """Where the command succeeded, the exit status tells; else the command's own stays."""
+    kill = "kill -9 $(cat /proc/$PPID/task/$PPID/children | cut -d' ' -f1); exit "
+    with fake_daemon(tmp_path / "lxd", serve) as daemon:
+        for status, expected in (("0", 1), ("7", 7)):
+            path = f"{tmp_path}/{status}.yaml"
+            done = run(
+                "run", "--upstream", daemon.path, "-w", path, "--", "sh", "-c", kill + status
+            )
+            assert done.returncode == expected
+            assert done.stderr.count("was ended by signal 9") == 1
+
+
+@pytest.mark.timeout(2 * SLOW)
+def test_all_is_killed_at_any_moment(tmp_path: Path) -> None:
+    """What the log showed is in the spool; that is a prefix, and makes a cassette."""
+    dice = random.Random(4)
+    for turn in range(30):
+        here = tmp_path / str(turn)
+        here.mkdir()
+        with recording(here) as (_, tap, path):
+            over = threading.Event()
+            client = threading.Thread(target=_go_on_asking, args=(tap.path, over))
+            client.start()
+            time.sleep(dice.uniform(0.0, 0.1))
+            family = [tap.process.pid, *children(tap.process.pid)]
+            for pid in family:
+                os.kill(pid, signal.SIGSTOP)
+            for pid in family:
+                os.kill(pid, signal.SIGKILL)
+            tap.process.communicate()
+            over.set()
+            client.join()
+            shown = {entry["target"] for entry in _whole(tap)}
+            found, _ = spooled(here / SPOOL)
+            assert found == [f"/{i}" for i in range(len(found))]
+            assert shown <= set(found)
+            done = run("recover", str(here / SPOOL))
+            assert done.returncode == 0, done.stderr
+            answered = [i for i in files.load(str(path)).interactions if not i.transaction.broken]
+            assert shown <= {i.transaction.request.target for i in answered}
+
+
+def _go_on_asking(path: str, over: threading.Event) -> None:
+    with contextlib.suppress(OSError), connect(path) as sock:
+        served, count = Served(), 0
+        while not over.is_set() and not served.over:
+            sock.sendall(get(f"/{count}", close=False))
+            read_until(sock, served, b"{}}\n")
+            count += 1
+
+
+def _whole(tap: Sidecar) -> list[dict[str, str]]:
+    """The log's transactions; its last line may be cut."""
+    text = tap.log.read_text()
+    tap.log.write_text(text[: text.rfind("\n") + 1])
+    return tap.transactions()
+
+
+# -- a spool that is damaged
+
+
+def a_spool(directory: Path) -> bytes:
+    """What is spooled of two requests."""
+    with recording(directory) as (_, tap, _):
+        for count in range(2):
+            ask(tap.path, get(f"/{count}"))
+        eventually(lambda: len(tap.entries("transaction")) == 2)
+        for pid in (recorder_of(tap), tap.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        tap.process.communicate()
+    return (directory / SPOOL).read_bytes()
+
+
+def test_a_spool_cut_at_any_byte(tmp_path: Path) -> None:
+    """All before the cut is there; that there is one is told, but between two records."""
+    whole = a_spool(tmp_path)
+    reading = spool.Reading(0)
+    ends, events = [len(spool.MAGIC)], []
+    for event in spool.read(str(tmp_path / SPOOL), reading):
+        events.append(event)
+        ends.append(reading.offset)
+    cut = tmp_path / "cut"
+    for size in range(len(spool.MAGIC), len(whole)):
+        cut.write_bytes(whole[:size])
+        found = list(spool.read(str(cut), reading := spool.Reading(0)))
+        assert found == events[: sum(end <= size for end in ends) - 1]
+        assert bool(reading.damage) is (size not in ends)
+    for size in range(len(spool.MAGIC)):
+        cut.write_bytes(whole[:size])
+        with pytest.raises(SpoolError, match="is not a spool"):
+            list(spool.read(str(cut), spool.Reading(0)))
+
+
+def test_a_spool_with_any_bit_flipped(tmp_path: Path) -> None:
+    """It is seen, and all before it is there."""
+    whole = a_spool(tmp_path)
+    reading = spool.Reading(0)
+    starts, events = [], []
+    at = len(spool.MAGIC)
+    for event in spool.read(str(tmp_path / SPOOL), reading):
+        starts.append(at)
+        events.append(event)
+        at = reading.offset
+    flipped = tmp_path / "flipped"
+    for place in range(len(spool.MAGIC), len(whole)):
+        data = bytearray(whole)
+        data[place] ^= 1 << place % 8
+        flipped.write_bytes(data)
+        found = list(spool.read(str(flipped), reading := spool.Reading(0)))
+        assert found == events[: sum(start <= place for start in starts) - 1]
+        assert reading.damage
+
+
+def test_a_damaged_spool_is_recovered_up_to_the_damage(tmp_path: Path) -> None:
+    """And it is told that there is more that is not."""
+    whole = a_spool(tmp_path)
+    (tmp_path / SPOOL).write_bytes(whole[:-3])
+    done = run("recover", str(tmp_path / SPOOL), "--keep")
+    assert done.returncode == 0
+    assert "up to where it ends within a record" in done.stderr
+    assert len(files.load(str(tmp_path / "c.yaml")).interactions) == 2
+    again = run("recover", str(tmp_path / SPOOL))
+    assert again.returncode == 1
+    assert "is left alone" in again.stderr
+    assert (tmp_path / SPOOL).exists()
+
+
+@pytest.mark.parametrize("what", ["fifo", "symlink", "text", "none", "live"])
+def test_what_is_no_spool_is_not_recovered(tmp_path: Path, what: str) -> None:
+    """One line says why; nothing is waited for, followed or removed."""
+    path = tmp_path / SPOOL
+    with contextlib.ExitStack() as stack:
+        if what == "fifo":
+            os.mkfifo(path)
+        elif what == "symlink":
+            path.symlink_to("elsewhere")
+        elif what == "text":
+            path.write_text("mine")
+        elif what == "live":
+            stack.enter_context(recording(tmp_path))
+        done = run("recover", str(path))
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert os.path.lexists(path) is (what != "none")
+        assert not (tmp_path / "c.yaml").exists()
+
+
+# -- a disk that fails
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "lxdtap-test", str(place)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no disk can be made here: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+SIZE = 100_000
+
+
+def test_the_disk_is_full(tmp_path: Path, small: Path) -> None:
+    """Traffic goes on, it is told aloud, and what was recorded before is recovered."""
+
+    def script(sock: socket.socket, served: Served) -> None:
+        # Each another body, or they would lie beside the cassette but once, and fit.
+        body = random.Random(read_until(sock, served, b"\r\n\r\n")).randbytes(SIZE)
+        sock.sendall(answer(body, kind="application/octet-stream"))
+
+    path = small / "c.yaml"
+    asking = (
+        "import os, socket\n"
+        "for i in range(30):\n"
+        "    s = socket.socket(socket.AF_UNIX); s.connect(os.environ['LXD_SOCKET'])\n"
+        "    s.sendall(b'GET /%d HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n' % i)\n"
+        "    n = 0\n"
+        "    while d := s.recv(65536): n += len(d)\n"
+        "    print(n)\n"
+    )
+    with fake_daemon(tmp_path / "lxd", script) as daemon:
+        done = subprocess.run(
+            [*LXDTAP, "run", "-q", "-w", str(path), "--", sys.executable, "-c", asking],
+            env=environment(LXD_SOCKET=daemon.path),
+            capture_output=True,
+            text=True,
+            timeout=SLOW,
+        )
+    assert done.returncode == 1
+    assert done.stdout == f"{len(answer(bytes(SIZE), kind='application/octet-stream'))}\n" * 30
+    assert done.stderr.count("the recording stops here: No space left on device") == 1
+    assert done.stderr.count("see `lxdtap recover --help`") == 1
+    assert not path.exists()
+    found, damage = spooled(small / SPOOL)
+    assert not damage
+    assert 5 < len(found) < 30
+    other = tmp_path / "c.yaml"
+    assert run("recover", str(small / SPOOL), "-o", str(other)).returncode == 0
+    cassette = files.load(str(other))
+    assert targets(cassette) == [f"/{i}" for i in range(len(found))]
+    assert not cassette.complete
+    assert all(i.replayable for i in cassette.interactions[:-1])
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EDQUOT"])
+def test_a_write_fails(tmp_path: Path, error: str) -> None:
+    """Once is enough: what was recorded before is saved, as not complete."""
+    with recording(tmp_path) as (_, tap, path):
+        ask(tap.path, get("/1"))
+        eventually(lambda: tap.entries("transaction"))
+        inject = f"inject=write:error={error}:when=1"
+        tracer = subprocess.Popen(
+            [
+                *("strace", "-q", "-p", str(recorder_of(tap)), "-P", str(tmp_path / SPOOL)),
+                *("-e", inject, "-o", "/dev/null"),
+            ],
+        )
+        tracing = Path(f"/proc/{recorder_of(tap)}/status")
+        eventually(lambda: f"TracerPid:\t{tracer.pid}" in tracing.read_text())
+        for _ in range(3):
+            assert SYNC in ask(tap.path, get("/2"))
+        eventually(lambda: len(tap.entries("transaction")) == 4)
+        tracer.terminate()
+        tracer.wait()
+        assert tap.stop() == 1
+        cassette = files.load(str(path))
+        assert targets(cassette)[0] == "/1"
+        assert len(cassette.interactions) < 4
+        assert not cassette.complete
+    assert said(tap).count("the recording stops here") == 1
+
+
+# -- what is large
+
+
+def rss(pid: int) -> int:
+    """The most memory that a process has had, in KiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
+CHUNK = random.Random(1).randbytes(1 << 20)
+
+
+def download(size: int) -> Callable[[socket.socket, Served], None]:
+    def script(sock: socket.socket, served: Served) -> None:
+        read_until(sock, served, b"\r\n\r\n")
+        kind = "Content-Type: application/octet-stream\r\nConnection: close"
+        sock.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n{kind}\r\n\r\n".encode())
+        for _ in range(size >> 20):
+            sock.sendall(CHUNK)
+
+    return script
+
+
+def fetch(path: str) -> tuple[int, str, float]:
+    """Size and hash of what comes, and how long it took."""
+    begun = time.monotonic()
+    with connect(path) as sock:
+        sock.sendall(get("/1.0/images/x/export"))
+        size, digest, head = 0, hashlib.sha256(), True
+        while data := sock.recv(1 << 18):
+            if head:
+                data, head = data.partition(b"\r\n\r\n")[2], False
+            size += len(data)
+            digest.update(data)
+    return size, digest.hexdigest(), time.monotonic() - begun
+
+
+@pytest.mark.timeout(SLOW)
+def test_a_large_download(tmp_path: Path) -> None:
+    """200 MiB: known by size and hash, in bounded memory, at no less than half the speed."""
+    size = 200 << 20
+    right = hashlib.sha256(CHUNK * 200).hexdigest()
+    plain = []
+    with fake_daemon(tmp_path / "other", download(size)) as daemon:
+        with sidecar(tmp_path / "plain", daemon.path) as tap:
+            plain = [fetch(tap.path)[2] for _ in range(2)]
+    with recording(tmp_path, script=download(size)) as (_, tap, path):
+        before = rss(tap.process.pid), rss(recorder_of(tap))
+        took = []
+        for _ in range(2):
+            found_size, found, seconds = fetch(tap.path)
+            assert (found_size, found) == (size, right)
+            took.append(seconds)
+        after = rss(tap.process.pid), rss(recorder_of(tap))
+        growth = [now - then for then, now in zip(before, after, strict=True)]
+        assert max(growth) <= 64 << 10, growth
+        tap.process.send_signal(signal.SIGTERM)
+        _, errors = tap.process.communicate(timeout=SLOW)
+        assert tap.process.returncode == 0, errors
+        for interaction in files.load(str(path)).interactions:
+            response = interaction.transaction.response
+            assert response is not None
+            assert (response.body.size, response.body.sha256) == (size, right)
+            assert not interaction.replayable
+    assert min(took) <= 2 * min(plain)
+
+
+@pytest.mark.timeout(SLOW)
+def test_a_binary_body_lies_beside(tmp_path: Path) -> None:
+    """30 MiB of it, whole."""
+    with recording(tmp_path, script=download(30 << 20)) as (_, tap, path):
+        _, right, _ = fetch(tap.path)
+        tap.process.send_signal(signal.SIGTERM)
+        _, errors = tap.process.communicate(timeout=SLOW)
+        assert tap.process.returncode == 0, errors
+        assert [p.name for p in (tmp_path / "c.files").iterdir()] == [right]
+        (interaction,) = files.load(str(path)).interactions
+        assert interaction.replayable
+        assert path.stat().st_size < 10_000
+
+
+# -- at the end
+
+
+def test_interrupted_while_saving(tmp_path: Path) -> None:
+    """A Ctrl-C to the whole group then does not end it, nor is anything lost."""
+    with fake_daemon(tmp_path / "lxd", serve) as daemon:
+        path = tmp_path / "c.yaml"
+        tap = subprocess.Popen(
+            [*LXDTAP, "run", "-q", "--listen", f"{tmp_path}/tap/", "-w", str(path)],
+            env=environment(LXD_SOCKET=daemon.path),
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert tap.stderr is not None
+        tap.stderr.readline()
+        with connect(f"{tmp_path}/tap/unix.socket") as sock:
+            served = Served()
+            for count in range(2000):
+                sock.sendall(get(f"/{count}", close=False))
+                read_until(sock, served, b"{}}\n")
+        for _ in range(6):
+            os.killpg(tap.pid, signal.SIGINT)
+            time.sleep(0.1)
+        _, errors = tap.communicate(timeout=SLOW)
+        assert tap.returncode == 0
+        assert "Traceback" not in errors
+        assert len(files.load(str(path)).interactions) == 2000
+
+
+def test_a_long_saving_says_how_far_it_is(tmp_path: Path) -> None:
+    """On a terminal, once a second."""
+    whole = a_spool(tmp_path)
+    (tmp_path / SPOOL).unlink()
+    records = whole[len(spool.MAGIC) :]
+    (tmp_path / "long.spool").write_bytes(spool.MAGIC + records * 4000)
+    ours, theirs = pty.openpty()
+    tap = subprocess.Popen(
+        [*LXDTAP, "recover", str(tmp_path / "long.spool"), "-o", str(tmp_path / "long.yaml")],
+        env=environment(),
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):
+        while data := os.read(ours, 4096):
+            shown += data
+    os.close(ours)
+    assert tap.wait(SLOW) == 0
+    assert b"long.yaml: " in shown
+    assert b"%" in shown
