@@ -1,0 +1,1 @@
+"""Cassettes in tests: what a test gets, and whose recordings are whose."""

@@ -1,0 +1,60 @@
+"""Redaction by the names that a test adds to the known ones. Pure."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from collections.abc import Iterable
+
+from lxdtap.content import Json
+from lxdtap.redact import Also, Redactor
+from lxdtap.transaction import Headers
+
+_PARAMETER = r"(?P<open>[?&](?:{})=)(?P<value>[^&#\s\"'<>]+)"
+
+
+class Masker(Redactor):
+    """A redactor to which more is secret.
+
+    Args:
+        keys: members of JSON documents, in any case.
+        headers: in any case.
+        query: parameters of URLs, as they are spelled.
+    """
+
+    def __init__(self, keys: Iterable[str], headers: Iterable[str], query: Iterable[str]) -> None:
+        super().__init__()
+        self._keys = {key.lower() for key in keys}
+        self._names = {name.lower() for name in headers}
+        names = "|".join(map(re.escape, query))
+        self._parameter = re.compile(_PARAMETER.format(names)) if names else None
+
+    def document(self, value: Json, also: Also | None = None) -> Json:
+        """JSON without its secrets."""
+
+        def secret(key: str, member: Json) -> bool:
+            return key.lower() in self._keys or (also is not None and also(key, member))
+
+        return super().document(value, secret)
+
+    def headers(self, headers: Headers) -> Headers:
+        """Headers without their secrets."""
+        named = [
+            (name, self._mask(value) if value and name.lower() in self._names else value)
+            for name, value in headers
+        ]
+        return super().headers(tuple(named))
+
+    def text(self, text: str) -> str:
+        """Text without what is known or looks to be secret."""
+        if self._parameter is not None:
+            text = self._parameter.sub(
+                lambda match: match["open"] + self._mask(urllib.parse.unquote_plus(match["value"])),
+                text,
+            )
+        return super().text(text)
+
+    def _mask(self, secret: str) -> str:
+        masked = super().document({"": secret}, lambda _key, _value: True)
+        assert isinstance(masked, dict)
+        return str(masked[""])
