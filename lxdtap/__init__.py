@@ -3,6 +3,7 @@
 The map. Arrows point at what is imported; nothing points up::
 
     __main__ -> cli -> run, play      arguments; a tap, or a recording, set up and taken down
+                        project         what a project wants redacted besides
                         checking        cassettes looked through before others get them
                         finding         which daemon is meant
                         stage           our socket with a command before it, or as a sidecar
@@ -38,11 +39,12 @@ The map. Arrows point at what is imported; nothing points up::
                 pure  result          what a call came to, and the exceptions
       pytest_plugin   testing.decks   the cassettes of one test, each a deck: a tap or a recording
                 I/O                     served by a service in a thread of its own; claims
-                pure  settings        modes, names of files; masking: what a test has redacted;
+                pure  settings        modes, names of files;
                                         watching: misses and repeats of a recording
-      (root)    pure  transaction, endpoint, remotes, lxd, content, redact, errors, terminal
+      (root)    pure  transaction, endpoint, remotes, lxd, content, redact, masking, errors,
+                                      terminal:
                                       the values, where daemons are, LXD's own rules, bodies,
-                                      secrets, failures, safe text
+                                      secrets, more of them, failures, safe text
 
 What a client sends takes this way: ``tap.relay`` sends the bytes on, and then hands a copy to
 ``wire.connection``, which makes events of it. These go to the recorder's process, which spools

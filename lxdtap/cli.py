@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from lxdtap import __version__, endpoint
-from lxdtap.cassette.cleaning import Rules
-from lxdtap.errors import LxdtapError, NoneFoundError
+from lxdtap.cassette.cleaning import Cleaner, Rules
+from lxdtap.errors import LxdtapError, NoneFoundError, ProjectError
 from lxdtap.log.journal import Selection
 
 if TYPE_CHECKING:
@@ -81,6 +82,33 @@ def _patterns(
     return value
 
 
+def _masks(
+    _context: click.Context, _parameter: click.Parameter, value: Sequence[str]
+) -> Sequence[str]:
+    from lxdtap.masking import masks
+
+    try:
+        masks(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return value
+
+
+_REDACT = click.option(
+    "--redact",
+    multiple=True,
+    metavar="KIND:NAME",
+    callback=_masks,
+    help="Take this for a secret too: key:NAME of JSON, header:NAME, query:NAME. May be repeated."
+    " Added to `redact` under [tool.lxdtap] in the project's pyproject.toml.",
+)
+_REDACT_WITH = click.option(
+    "--redact-with",
+    default="",
+    metavar="MODULE:FUNCTION",
+    help="Have this function see each interaction before it is written, and change it or leave it"
+    " out (None).",
+)
 _LISTEN = click.option(
     "--listen",
     default="",
@@ -199,6 +227,8 @@ def main() -> None:
     is_flag=True,
     help="With -w: leave out commands, exec's data and files; they cannot be played again.",
 )
+@_REDACT
+@_REDACT_WITH
 @click.option("--hello", is_flag=True, help="Send a first GET /1.0 through the tap.")
 @click.option(
     "--or-replay",
@@ -227,6 +257,8 @@ def run(
     overwrite: bool,
     keep_secrets: bool,
     redact_payload: bool,
+    redact: Sequence[str],
+    redact_with: str,
     hello: bool,
     or_replay: str,
 ) -> None:
@@ -252,7 +284,29 @@ def run(
     )
     if or_replay and (write or group):
         raise click.UsageError("--or-replay goes with neither --write nor --group: leave it out")
-    _exit_by(lambda: _run_or_replay(options, or_replay, dict(os.environ)))
+
+    def work() -> int:
+        more = _more_redaction(redact, redact_with)
+        return _run_or_replay(replace(options, **more), or_replay, dict(os.environ))
+
+    _exit_by(work)
+
+
+def _more_redaction(redact: Sequence[str], redact_with: str) -> dict[str, Any]:
+    """What the project and the command line want taken out besides what is known to be secret.
+
+    Raises:
+        ProjectError: what they name cannot be used.
+    """
+    from lxdtap import project
+    from lxdtap.masking import masks
+
+    names = project.redactions(os.getcwd())
+    try:
+        known = masks([*names, *redact])
+    except ValueError as error:
+        raise ProjectError(f"redact in [tool.lxdtap] of pyproject.toml: {error}") from error
+    return {"masks": known, "hook": project.hook(redact_with) if redact_with else None}
 
 
 def _run_or_replay(options: Options, cassette: str, environ: dict[str, str]) -> int:
@@ -303,16 +357,30 @@ Examples:
 @click.option("--keep", is_flag=True, help="Do not remove the spool.")
 @click.option("--keep-secrets", is_flag=True, help="Leave credentials and settings as they are.")
 @click.option("--redact-payload", is_flag=True, help="Leave out commands, exec's data and files.")
+@_REDACT
+@_REDACT_WITH
 def recover(
-    spool: str, output: str, overwrite: bool, keep: bool, keep_secrets: bool, redact_payload: bool
+    spool: str,
+    output: str,
+    overwrite: bool,
+    keep: bool,
+    keep_secrets: bool,
+    redact_payload: bool,
+    redact: Sequence[str],
+    redact_with: str,
 ) -> None:
     """Recover a recording; its help text is :data:`_RECOVER_HELP`."""
     from lxdtap.record import recording
 
     rules = Rules(secrets=not keep_secrets, payload=redact_payload)
-    _exit_by(
-        lambda: recording.recover(spool, output, rules, overwrite=overwrite, keep=keep),
-    )
+
+    def work() -> int:
+        more = _more_redaction(redact, redact_with)
+        cleaner = Cleaner(more["masks"].masker(), rules)
+        hook = more["hook"]
+        return recording.recover(spool, output, cleaner, overwrite=overwrite, keep=keep, hook=hook)
+
+    _exit_by(work)
 
 
 _REPLAY_HELP = """Play a cassette in a daemon's place: for CMD, or until interrupted.

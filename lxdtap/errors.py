@@ -10,6 +10,7 @@
     ├── ListenError         lxdtap's own socket cannot be put where it was asked for
     ├── SpoolError          a recording cannot be kept where it was asked for, or not be read
     ├── CassetteError       a cassette cannot be read, or not be written (lxdtap.cassette)
+    ├── ProjectError        a project's own settings, or its function, cannot be used
     ├── LogError            the log cannot be written where it was asked for
     ├── CommandError        the command to run cannot be started                   exit 126, 127
     ├── APIException        the daemon reported an error to a call (lxdtap.api)
@@ -67,6 +68,10 @@ class ListenError(LxdtapError):
 
 class SpoolError(LxdtapError):
     """A recording's spool cannot be written, or not be read."""
+
+
+class ProjectError(LxdtapError):
+    """What a project says of its recordings cannot be used."""
 
 
 class LogError(LxdtapError):

@@ -142,7 +142,7 @@ class Redactor:
         """A body without its secrets."""
         match content:
             case Document():
-                return Document(self._document(content.value))
+                return Document(self.document(content.value))
             case Text():
                 return replace(content, text=self.text(content.text))
             case Binary():

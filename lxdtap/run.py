@@ -20,8 +20,10 @@ from lxdtap.errors import ListenError, LxdtapError
 from lxdtap.finding import Wanted, find, https
 from lxdtap.log.journal import Selection
 from lxdtap.log.render import Format, renderer
+from lxdtap.masking import Masks
 from lxdtap.record.link import Recorder
 from lxdtap.record.output import open_file
+from lxdtap.record.save import Hook
 from lxdtap.record.worker import Log, Worker
 from lxdtap.redact import Redactor
 from lxdtap.stage import Setting, Stage, say
@@ -53,6 +55,8 @@ class Options:
         write: the cassette to record to; empty: nothing is recorded.
         overwrite: whether that cassette may replace one that is there.
         cleaning: what is taken out of it.
+        hook: has the last word on what is written there.
+        masks: what is secret besides what is known to be.
         hello: send a first request through the tap, to have something to see.
     """
 
@@ -68,6 +72,8 @@ class Options:
     write: str = ""
     overwrite: bool = False
     cleaning: Rules = field(default_factory=Rules)
+    hook: Hook | None = None
+    masks: Masks = field(default_factory=Masks)
     hello: bool = False
 
 
@@ -170,7 +176,7 @@ def _recorder(
     options: Options, environ: dict[str, str], found: Endpoint | HttpsEndpoint
 ) -> Recorder | None:
     """What logs and records, where anything is to be logged or recorded."""
-    redactor = Redactor()
+    redactor = options.masks.masker()
     log = _log(options, environ, redactor)
     if not options.write:
         return None if log is None else Recorder(lambda: Worker(log))
@@ -178,7 +184,12 @@ def _recorder(
 
     cleaner = Cleaner(redactor, options.cleaning)
     into = recording.prepare(
-        options.write, found.kind, cleaner, overwrite=options.overwrite, base=found.base
+        options.write,
+        found.kind,
+        cleaner,
+        overwrite=options.overwrite,
+        base=found.base,
+        hook=options.hook,
     )
     return Recorder(lambda: Worker(log, into.spool, into.saver))
 

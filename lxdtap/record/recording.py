@@ -6,14 +6,13 @@ import os
 import stat
 from dataclasses import dataclass
 
-from lxdtap.cassette.cleaning import Cleaner, Rules
+from lxdtap.cassette.cleaning import Cleaner
 from lxdtap.cassette.files import beside
 from lxdtap.endpoint import Kind
 from lxdtap.errors import SpoolError
 from lxdtap.record.output import complain
-from lxdtap.record.save import Saver, transactions
+from lxdtap.record.save import Hook, Saver, transactions
 from lxdtap.record.spool import Spool, busy
-from lxdtap.redact import Redactor
 
 ENDING = ".spool"
 """What a spool's name has behind its cassette's."""
@@ -28,7 +27,13 @@ class Recording:
 
 
 def prepare(
-    path: str, kind: Kind | None, cleaner: Cleaner, *, overwrite: bool, base: str = ""
+    path: str,
+    kind: Kind | None,
+    cleaner: Cleaner,
+    *,
+    overwrite: bool,
+    base: str = "",
+    hook: Hook | None = None,
 ) -> Recording:
     """Begin a recording.
 
@@ -38,12 +43,13 @@ def prepare(
         overwrite: whether a cassette that is there may be replaced, once the recording is over.
         cleaner: takes the secrets out.
         base: the daemon's address, where that is known.
+        hook: has the last word on what is written.
 
     Raises:
         SpoolError: there is a cassette already, or a spool; or none can be made there.
     """
     _check_free(path, "-w", overwrite=overwrite)
-    return Recording(Spool(path + ENDING), Saver(path, cleaner.clean, kind, overwrite, base))
+    return Recording(Spool(path + ENDING), Saver(path, cleaner.clean, kind, overwrite, base, hook))
 
 
 def _check_free(path: str, option: str, *, overwrite: bool) -> None:
@@ -64,15 +70,24 @@ def _check_free(path: str, option: str, *, overwrite: bool) -> None:
         )
 
 
-def recover(spooled: str, output: str, rules: Rules, *, overwrite: bool, keep: bool) -> int:
+def recover(
+    spooled: str,
+    output: str,
+    cleaner: Cleaner,
+    *,
+    overwrite: bool,
+    keep: bool,
+    hook: Hook | None = None,
+) -> int:
     """Make a cassette of a spool that was left; the exit status.
 
     Args:
         spooled: the spool's path.
         output: the cassette's; empty: the spool's without its ending.
-        rules: what is taken out.
+        cleaner: takes the secrets out.
         overwrite: whether a cassette that is there may be replaced.
         keep: whether the spool stays.
+        hook: has the last word on what is written.
 
     Raises:
         LxdtapError: it is no spool, or is being written; or the cassette cannot be written.
@@ -83,7 +98,7 @@ def recover(spooled: str, output: str, rules: Rules, *, overwrite: bool, keep: b
     if busy(spooled):
         raise SpoolError(f"{spooled} is being written: end that lxdtap, or send it SIGUSR1")
     _check_free(path, "-o", overwrite=overwrite)
-    saver = Saver(path, Cleaner(Redactor(), rules).clean, None, overwrite)
+    saver = Saver(path, cleaner.clean, None, overwrite, hook=hook)
     count, damage = saver.write(spooled, complete=False)
     if not keep:
         os.unlink(spooled)

@@ -26,6 +26,8 @@ _SOON = 1.0
 _IN_MEMORY = 8 << 20
 """Bytes of interactions that wait in memory to be put in order; more wait on the disk."""
 
+Hook = Callable[[Interaction], Interaction | None]
+"""Takes an interaction as it would be written; gives the one to write, None to leave it out."""
 Clean = Callable[[Interaction], Interaction]
 """Takes the secrets out of an interaction."""
 
@@ -37,6 +39,7 @@ class Saver:
     Attributes:
         path: of the cassette.
         clean: what takes the secrets out.
+        hook: has the last word on what is written; None: nobody.
         kind: which daemon it is; None: by its address.
         overwrite: whether a cassette that is there may be replaced.
         base: the daemon's address, for a recording in which nobody asked it anything.
@@ -47,6 +50,7 @@ class Saver:
     kind: Kind | None = None
     overwrite: bool = False
     base: str = ""
+    hook: Hook | None = None
 
     def save(self, spooled: str, *, complete: bool, until: int | None = None) -> bool:
         """Save what the spool has now; whether that went well. If not, it has been said why.
@@ -83,7 +87,7 @@ class Saver:
         """
         with _Pile(os.path.dirname(self.path) or ".") as pile:
             collector, reading = self._gather(spooled, pile, None)
-            found = tuple(pile.cleaned(self.clean))
+            found = tuple(self._kept(pile))
         whole = complete and not reading.damage
         return Cassette(*self._head(collector, found), complete=whole), reading.damage
 
@@ -98,11 +102,27 @@ class Saver:
                 self.path, server, program, began, overwrite=self.overwrite
             ) as saving:
                 saving.complete = complete and not reading.damage
-                for done, interaction in enumerate(pile.cleaned(self.clean)):
+                done = 0
+                for interaction in self._kept(pile):
                     saving.add(interaction)
+                    done += 1
                     progress.at("saving", done / len(pile))
             self.overwrite = True  # from now on the one that is there is ours
-            return len(pile), reading.damage
+            return done, reading.damage
+
+    def _kept(self, pile: _Pile) -> Iterator[Interaction]:
+        """What is written, after whoever was asked has seen it."""
+        for interaction in pile.cleaned(self.clean):
+            try:
+                kept = interaction if self.hook is None else self.hook(interaction)
+            except Exception as error:
+                number = interaction.transaction.number
+                raise SpoolError(
+                    f"cannot save {self.path}: what --redact-with names failed at #{number},"
+                    f" {error!r}; mend it"
+                ) from error
+            if kept is not None:
+                yield kept
 
     def _gather(
         self, spooled: str, pile: _Pile, until: int | None

@@ -83,7 +83,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What was seen of an operation at one time; ``response`` is the answer that said it."""
+    """What was seen of an operation at one time.
+
+    Attributes:
+        offset: when.
+        made: how many changes had begun by then.
+        final: whether it is the end, as far as this tells.
+        metadata: the operation itself; None: it was asked for, and the answer was an error.
+        response: the answer that said it; None: an event did, or the 202.
+    """
 
     offset: int
     made: int
@@ -115,9 +123,7 @@ class Known:
         states = self.states
         if self.cancel is not None and not cancelled:
             states = [s for s in states if s.made <= self.cancel and not s.final] or states
-        last = [state for state in states if state.final] or states[-1:]
-        told = [state for state in last if state.response is not None]
-        return (told or last)[-1] if last else None
+        return max(reversed(states), key=_weight, default=None)  # of equals the last
 
 
 class Tape:
@@ -139,7 +145,7 @@ class Tape:
         for entry in self.entries:
             self._learn(entry)
         for known in self.operations.values():
-            known.states.sort(key=lambda state: state.offset)
+            known.states = _believed(sorted(known.states, key=lambda state: state.offset))
         for entry in self.entries:
             self._place(entry)
         last = {(entry.key, entry.made): entry for entry in self.entries if entry.playable}
@@ -211,7 +217,10 @@ class Tape:
         timing = entry.interaction.transaction.timing
         offset = timing.begun if timing.answered is None else timing.answered
         said = None if response.status == 202 else response
-        self._learn_state(document(response.body.captured), offset, entry, said)
+        envelope = document(response.body.captured)
+        self._learn_state(envelope, offset, entry, said)
+        if entry.playable and _says_but_an_error(response, envelope):
+            self._learn_error(entry, offset)
         if about and entry.key.method == "DELETE":
             self.operations[about].cancel = entry.made
 
@@ -237,6 +246,15 @@ class Tape:
         known.states.append(State(offset, made, operation.final, metadata, response))
         self._secrets.update(lxd.operation_streams(metadata))
 
+    def _learn_error(self, entry: Entry, offset: int) -> None:
+        """An operation was asked for, and the answer does not describe it."""
+        operation = operation_asked(entry.key)
+        if operation is None:
+            return
+        known = self.operations[operation]
+        known.asked = True
+        known.states.append(State(offset, self.made(offset), True, None, entry.response))
+
     def _place(self, entry: Entry) -> None:
         """A websocket belongs to its operation."""
         named = self.websocket(entry.interaction.transaction.request.target)
@@ -245,6 +263,40 @@ class Tape:
         operation, stream = named
         name = entry.interaction.stream or stream or f"socket {entry.number}"
         self.operations[operation].streams.setdefault(name, []).append(entry)
+
+
+def _says_but_an_error(response: Response, envelope: Json) -> bool:
+    """Whether an answer describes no operation but is an error, perhaps within an HTTP 200."""
+    if lxd.operation(envelope) is not None:
+        return False
+    return response.status >= lxd.FAILED or bool(lxd.failure(envelope))
+
+
+def _believed(states: Sequence[State]) -> list[State]:
+    """These without the errors after which an operation was answered to go on.
+
+    Incus answers a wait that was too short by one (its cmd/incusd/operations.go).
+    """
+    going = [s.offset for s in states if s.response is not None and not s.final]
+    until = max(going, default=-1)
+    return [state for state in states if state.metadata is not None or state.offset > until]
+
+
+def _weight(state: State) -> int:
+    """How much a state tells of an operation's end: what tells most is what is played.
+
+    Of one that failed, Incus answers a wait by the error alone, and an event tells more of it; but
+    what its client was answered counts. Where the event tells of a success, the error was that of
+    a wait that was too short. What has ended is gone after 5 s (LXD's lxd/operations): a 404
+    counts where nothing else is known of the end.
+    """
+    if not state.final:
+        return 0
+    if state.response is None:
+        return 2 if lxd.failure({"metadata": state.metadata}) else 4
+    if state.metadata is None:
+        return 1 if state.response.status == 404 else 3
+    return 5
 
 
 def _slot(entry: Entry, last: Mapping[tuple[Key, int], Entry]) -> Hashable:

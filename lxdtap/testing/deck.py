@@ -26,6 +26,7 @@ from lxdtap.errors import SpoolError
 from lxdtap.finding import Wanted, find, https
 from lxdtap.log.journal import Selection
 from lxdtap.log.render import renderer
+from lxdtap.masking import Masker
 from lxdtap.record.save import Saver
 from lxdtap.record.spool import Reading, Spool, read
 from lxdtap.record.trim import Trimmer
@@ -34,7 +35,6 @@ from lxdtap.tap.core import CAPTURE, Core
 from lxdtap.tap.listener import Serve
 from lxdtap.tap.upstream import UnixUpstream, Upstream
 from lxdtap.terminal import escape
-from lxdtap.testing.masking import Masker
 from lxdtap.testing.service import Service
 from lxdtap.testing.settings import Settings
 from lxdtap.testing.watching import WatchingPlayer

@@ -11,6 +11,7 @@ A daemon has whims of its own, without a tap too; they must not count as the tap
 
 - Where the direct run does not do what the test states, the comparison says nothing: it is made
   again, from what is given on.
+- Where the daemon died in either run, it is started again, and the comparison is made again.
 - Where the run through the tap breaks the first law, and asked for something of which
   :data:`WHIMS` tells that it may go wrong without a tap, the comparison is made again.
 
@@ -41,7 +42,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from .throwaway import Daemon, DaemonError, Requests, State, until
+from .throwaway import UNANSWERED, Daemon, DaemonError, Requests, State, until
 
 PATIENCE = 30
 """Seconds a flow may take before it counts as hung."""
@@ -466,7 +467,7 @@ class Tapping:
                 direct = self._direct(argv, given, stdin, drive, status)
                 tapped = self._tapped(argv, given, stdin, drive)
                 hold_the_laws(direct, tapped, may_break, may_vary)
-            except (MootError, NoticedError) as trouble:
+            except Exception as trouble:  # what a daemon's death looks like is not known before
                 why = self._excuse(trouble)
                 if not left or not why:
                     raise
@@ -475,10 +476,14 @@ class Tapping:
                 return tapped
         raise AssertionError("unreachable: the last try returns or raises")
 
-    def _excuse(self, trouble: MootError | NoticedError) -> str:
+    def _excuse(self, trouble: Exception) -> str:
         """Why it may have been the daemon; empty where it was the tap."""
+        if died := self.daemon.revive():
+            return died
         if isinstance(trouble, MootError):
             return "without a tap"
+        if not isinstance(trouble, NoticedError):
+            return ""
         whims = [whim for whim in WHIMS if whim.concerns(self.daemon.kind, self._asked)]
         return "; ".join(whim.what for whim in whims)
 
@@ -544,7 +549,7 @@ class Tapping:
                 self._give(given, directory)
             yield directory
         except BaseException:
-            with contextlib.suppress(DaemonError):  # what went wrong before says more
+            with contextlib.suppress(*UNANSWERED):  # what went wrong before says more
                 self.daemon.reset()
             raise
         self.daemon.reset()

@@ -6,6 +6,7 @@
         daemon.run("list")          # the client, speaking to the daemon without a tap
         daemon.requests()           # what the daemon itself says it was asked
         daemon.state()              # what it now holds, without what differs from run to run
+    daemon.revive()             # has it died? then what it said last, and it runs again
 
 The daemon has a ``dir`` storage pool, one busybox image ``bb`` and one running container
 ``c1``. It logs every request it is sent: that log is the witness of completeness.
@@ -90,8 +91,16 @@ profiles:
 """
 
 
+MOST_DEATHS = 3
+"""How often one daemon may die by itself before that is an error."""
+
+
 class DaemonError(Exception):
     """The daemon did not do what it was told."""
+
+
+UNANSWERED = (DaemonError, OSError, http.client.HTTPException)
+"""What asking ends with where the daemon refuses, is not there, or dies over it."""
 
 
 # The image: Debian's static busybox and links to it.
@@ -195,13 +204,24 @@ class Result:
 
 @dataclass(slots=True)
 class Daemon:
-    """One running daemon; made by :func:`throwaway`."""
+    """One running daemon; made by :func:`throwaway`.
+
+    Attributes:
+        base: what it held when it was new.
+        image: what ``bb`` is.
+        spare: one that it does not hold.
+        process: its process, or the one it had when it died.
+        deaths: how often it died and was started again.
+    """
 
     brand: Brand
     home: Path
     base: State = field(default_factory=dict)
     image: Image = field(init=False)
     spare: Image = field(init=False)
+    process: subprocess.Popen[bytes] = field(init=False, repr=False)
+    deaths: int = 0
+    _born: int = 0
 
     @property
     def kind(self) -> Literal["lxd", "incus"]:
@@ -308,7 +328,65 @@ class Daemon:
             raise DaemonError(f"{self.kind} is not what it was when it was new:\n{differing}")
 
 
+    def start(self) -> None:
+        """Start it on what is in its directory; its log goes on."""
+        with self.log.open("ab") as log:
+            self._born = log.tell()
+            self.process = subprocess.Popen(
+                [self.brand.server, "--group", "root", "--debug"],
+                env=self.environment | {self.brand.directory_variable: str(self.directory)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until(partial(_ready, self), f"{self.kind} is to get ready", 60)
+
+    def revive(self) -> str:
+        """Start it again where it died by itself, and reset it; how it died, empty if it lives.
+
+        Its log goes on, so a mark stays good.
+        """
+        if not self._has_died():
+            return ""
+        with self.log.open("rb") as log:
+            log.seek(self._born)
+            died = f"{self.kind} died, {_ended(self.process.returncode)}: {last_words(log.read())}"
+        if self.deaths == MOST_DEATHS:
+            raise DaemonError(f"{died}\nIt died {MOST_DEATHS} times before: it is not started again")
+        self.deaths += 1
+        self.start()
+        self.ask("PUT", "/1.0", {"config": {}})  # a test that it died in may have had it listen
+        self.reset()
+        return died
+
+    def _has_died(self) -> bool:
+        """One that hangs has not. Its socket is closed a little before its process has ended."""
+        try:
+            self._ask("GET", "/1.0")
+        except UNANSWERED:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(2)
+        return self.process.poll() is not None
+
+
 # What the daemon's log says.
+
+_PANIC = re.compile(rb"^(?:panic|fatal error|SIG[A-Z]+): ", re.MULTILINE)
+
+
+def _ended(returncode: int) -> str:
+    return f"signal {-returncode}" if returncode < 0 else f"exit status {returncode}"
+
+
+def last_words(log: bytes, lines: int = 12) -> str:
+    """How Go's panic begins; where there is none, the log's last lines."""
+    if panic := _PANIC.search(log):
+        said = log[panic.start() :][:4000].split(b"\n")[:lines]
+    else:
+        said = log[-4000:].splitlines()[-3:]
+    return "\n".join(line.decode(errors="replace") for line in said if line.strip())
+
 
 _LOGGED = re.compile(
     rb' msg="(?:Handling API request|Sending top level 404)".* method=(\S+) .*'
@@ -422,12 +500,16 @@ class _Reset:
     instances: frozenset[tuple[str, str]] = frozenset({("default", "c1")})
 
     def everything(self) -> None:
+        for project, name in self.instances:
+            self._running(name, project)
         for name in [project["name"] for project in self._get("projects")]:
             self._instances(name)
             self._images(name)
             self._named("profiles", name, keep="default")
             self._volumes(name)
         self._named("projects", None, keep="default")
+        for each in self._get("certificates"):
+            self._delete(f"certificates/{each['fingerprint']}")
         self._warnings()
 
     def _get(self, what: str, project: str | None = None) -> Json:
@@ -442,6 +524,12 @@ class _Reset:
         for each in self._get("instances", project):
             if (project, each["name"]) not in self.instances:
                 until(partial(self._gone, each["name"], project), f"deletion of {each['name']}")
+
+    def _running(self, name: str, project: str) -> None:
+        path = f"/1.0/instances/{quote(name)}"
+        if self.daemon.ask("GET", f"{path}?project={quote(project)}")["status"] == "Stopped":
+            start = {"action": "start", "timeout": 10}
+            self.daemon.ask("PUT", f"{path}/state?project={quote(project)}", start)
 
     def _gone(self, name: str, project: str) -> bool:
         """One attempt at an instance that may be busy with what the test made it do."""
@@ -489,37 +577,28 @@ def throwaway(brand: Brand) -> Iterator[Daemon]:
     assert len(str(daemon.socket)) < 100, "a socket path is at most 107 bytes"
     with contextlib.ExitStack() as ending:
         ending.callback(_leave_nothing, daemon.home)
-        process = _start(daemon)
-        ending.callback(_stop, process)
-        until(lambda: _ready(daemon, process), f"{brand.kind} is to get ready", 60)
+        _prepare(daemon)
+        ending.callback(_stop, daemon)
+        daemon.start()
         _furnish(daemon)
         ending.callback(_empty, daemon)
         daemon.base = daemon.state()
         yield daemon
 
 
-def _start(daemon: Daemon) -> subprocess.Popen[bytes]:
+def _prepare(daemon: Daemon) -> None:
     daemon.home.chmod(0o711)  # a container's root has to pass through it to its root directory
     daemon.directory.mkdir()
     (daemon.home / "conf").mkdir()
-    with daemon.log.open("wb") as log:
-        return subprocess.Popen(
-            [daemon.brand.server, "--group", "root", "--debug"],
-            env=daemon.environment | {daemon.brand.directory_variable: str(daemon.directory)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
 
 
-def _ready(daemon: Daemon, process: subprocess.Popen[bytes]) -> bool:
-    if process.poll() is not None:
+def _ready(daemon: Daemon) -> bool:
+    if (returncode := daemon.process.poll()) is not None:
         last = daemon.log.read_text(encoding="utf-8", errors="replace")[-2000:]
-        raise DaemonError(f"{daemon.kind} ended with {process.returncode} at its start:\n{last}")
+        raise DaemonError(f"{daemon.kind} ended with {returncode} at its start:\n{last}")
     try:
         daemon.ask("GET", "/internal/ready")
-    except (OSError, DaemonError):
+    except UNANSWERED:
         return False
     return True
 
@@ -533,11 +612,14 @@ def _furnish(daemon: Daemon) -> None:
 
 
 def _empty(daemon: Daemon) -> None:
-    with contextlib.suppress(DaemonError, OSError):
+    with contextlib.suppress(*UNANSWERED):
         _Reset(daemon, frozenset()).everything()
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(daemon: Daemon) -> None:
+    """End it, if it was started and has not died."""
+    if (process := getattr(daemon, "process", None)) is None:
+        return
     process.terminate()
     try:
         process.wait(20)

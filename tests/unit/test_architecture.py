@@ -23,7 +23,7 @@ PURE_RINGS = (
         *("wire.http1", "wire.websocket", "wire.events", "wire.records"),
         *("wire.tunnel", "wire.connection", "wire.fold"),
     },
-    {"content", "lxd", "redact"},
+    {"content", "lxd", "redact", "masking"},
     {
         *("log.entries", "log.journal", "log.render"),
         *("log.debugformat", "log.lineformat", "log.jsonformat"),
@@ -38,7 +38,7 @@ PURE_RINGS = (
         *("replay.playback", "replay.answer", "replay.player"),
     },
     {"api.result"},
-    {"testing.settings", "testing.masking", "testing.watching"},
+    {"testing.settings", "testing.watching"},
 )
 RINGS = (
     *PURE_RINGS,
@@ -57,7 +57,7 @@ RINGS = (
     {"finding", "stage"},
     {"testing.claims", "testing.service", "testing.deck", "testing.decks"},
     {"pytest_plugin"},
-    {"run", "play", "checking"},
+    {"run", "play", "checking", "project"},
     {"cli"},
     {"__main__"},
 )

@@ -1,8 +1,10 @@
-"""Redaction by the names that a test adds."""
+"""Redaction by the names that a user adds."""
 
 from __future__ import annotations
 
-from lxdtap.testing.masking import Masker
+import pytest
+
+from lxdtap.masking import Masker, Masks, masks
 
 
 def test_members_of_documents_are_masked_by_their_keys() -> None:
@@ -44,3 +46,21 @@ def test_one_secret_has_one_placeholder() -> None:
     assert (*found, masker.text("/?pin=1234")) == (
         *("REDACTED-1", {"pin": "REDACTED-1"}, "/?pin=REDACTED-1"),
     )
+
+
+def test_names_as_they_are_typed() -> None:
+    """A kind, a colon and a name; the redactor that they make takes these out."""
+    given = masks(["key:pin", "header:X-Pin", "query:pin", "key:puk"])
+    assert given == Masks(("pin", "puk"), ("X-Pin",), ("pin",))
+    assert given.masker().document({"PUK": "1234", "b": "1234"}) == {
+        "PUK": "REDACTED-1",
+        "b": "1234",
+    }
+    assert given.masker().text("/1.0?pin=1234") == "/1.0?pin=REDACTED-1"
+
+
+@pytest.mark.parametrize("text", ["", "pin", "key:", "cookie:pin", ":pin"])
+def test_what_names_nothing_is_refused(text: str) -> None:
+    """With the three ways to say it."""
+    with pytest.raises(ValueError, match="is not key:NAME, header:NAME or query:NAME"):
+        masks([text])

@@ -283,6 +283,26 @@ def test_an_operation_that_is_known_by_name_only() -> None:
     assert get(player, "/1.0/operations/o") == "not found"
     cancel = seen(1, asked("DELETE", "/1.0/operations/o"), response(200, "cancelled"))
     assert "nearest recorded: #1 DELETE" in get(play(cancel), "/1.0/operations/o")
+    assert "nearest recorded: #1 DELETE" in get(play(cancel), "/1.0/operations/p/wait")
+
+
+def test_a_wait_that_was_answered_by_an_error() -> None:
+    """Its client gets that very answer: Incus says so within an HTTP 200 that an operation failed.
+
+    So does a poll; and after the operation vanished, both still do.
+    """
+    error: Json = {"type": "error", "error": "UNIQUE", "error_code": 500, "metadata": None}
+    failed = response(200, error, (("X-Content-Type-Options", "nosniff"),))
+    wait, poll = asked("GET", "/1.0/operations/o/wait"), asked("GET", "/1.0/operations/o")
+    player = play(
+        seen(1, asked("POST", "/1.0/instances"), created(operation("o", 103))),
+        seen(2, wait, failed),
+        seen(3, poll, response(404, {"type": "error", "error_code": 404})),
+    )
+    ask(player, asked("POST", "/1.0/instances"))
+    assert ask(player, wait) == [Answer(1, failed)]
+    assert ask(player, poll) == [Answer(1, failed)]
+    assert numbers(player) == []
 
 
 def test_cancelled() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
+
+from lxdtap.cassette.model import Interaction
 from lxdtap.content import Json
 from lxdtap.replay import match
-from lxdtap.replay.tape import EVENTS, Entry, Tape, document, messages, operation_asked
+from lxdtap.replay.tape import EVENTS, Entry, State, Tape, document, messages, operation_asked
 from lxdtap.transaction import Opcode, Response
 from tests.unit.builders import UUID, cut_body, response
 from tests.unit.recordings import (
@@ -167,6 +170,70 @@ def test_an_end_that_only_an_event_told() -> None:
     assert state is not None
     assert (state.final, state.response) == (True, None)
     assert tape.operations["o"].maker is None
+
+
+FAILED = response(200, {"type": "error", "error": "UNIQUE", "error_code": 500, "metadata": None})
+LATE = response(200, {"type": "error", "error": "context deadline exceeded", "error_code": 500})
+GONE = response(404, {"type": "error", "error": "Operation not found", "error_code": 404})
+MADE = seen(1, POST, created(operation("o", 103)))
+POLL, WAIT = asked("GET", "/1.0/operations/o"), asked("GET", "/1.0/operations/o/wait?timeout=9")
+
+
+def how_it_ended(*interactions: Interaction) -> State | None:
+    return Tape(cassette(*interactions)).operations["o"].state(cancelled=False)
+
+
+def heard(code: int, at: int) -> Interaction:
+    """An event that tells of the operation."""
+    event = json.dumps({"type": "operation", "metadata": operation("o", code)}).encode()
+    listener = asked("GET", EVENTS, headers=WEBSOCKET)
+    return seen(9, listener, SWITCHED, at=0, pieces=[received(at, event, Opcode.TEXT)])
+
+
+@pytest.mark.parametrize(
+    ("interactions", "end"),
+    [
+        pytest.param([seen(2, WAIT, FAILED)], FAILED, id="a wait"),
+        pytest.param([seen(2, WAIT, FAILED), heard(400, at=40)], FAILED, id="an event of it too"),
+        pytest.param([seen(2, WAIT, FAILED), seen(3, POLL, GONE)], FAILED, id="then it vanished"),
+        pytest.param([seen(2, WAIT, GONE), seen(3, POLL, GONE)], GONE, id="it had vanished"),
+        pytest.param(
+            [seen(2, POLL, told(operation("o", 103))), seen(3, POLL, GONE)], GONE, id="it vanished"
+        ),
+        pytest.param([seen(2, WAIT, response(502, "no"))], response(502, "no"), id="no JSON"),
+        pytest.param(
+            [seen(2, WAIT, LATE), seen(3, WAIT, told(operation("o", 200)))],
+            told(operation("o", 200)),
+            id="a wait that was too short",
+        ),
+        pytest.param(
+            [seen(2, WAIT, LATE), seen(3, WAIT, FAILED)], FAILED, id="too short, then failed"
+        ),
+        pytest.param(
+            [seen(2, WAIT, LATE), seen(3, POLL, told(operation("o", 103)))],
+            told(operation("o", 103)),
+            id="too short, and it goes on",
+        ),
+        pytest.param([seen(2, WAIT, LATE), heard(200, at=40)], None, id="too short, then told"),
+        pytest.param([heard(400, at=15), seen(2, POLL, GONE)], None, id="told, then vanished"),
+        pytest.param(
+            [seen(2, WAIT, response(200, {"metadata": 1}))], None, id="neither state nor error"
+        ),
+    ],
+)
+def test_an_end_that_an_error_told(interactions: list[Interaction], end: Response | None) -> None:
+    """An answer that describes no operation is its end, unless more is known of that."""
+    state = how_it_ended(MADE, *interactions)
+    assert state is not None
+    assert state.response == end
+
+
+def test_an_error_that_was_not_kept_is_no_end() -> None:
+    """Nobody could be told it."""
+    whole = FAILED.body.captured
+    state = how_it_ended(MADE, seen(2, WAIT, Response(200, body=cut_body(whole, len(whole) - 1))))
+    assert state is not None
+    assert not state.final
 
 
 def test_before_it_is_cancelled() -> None:

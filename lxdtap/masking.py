@@ -1,16 +1,51 @@
-"""Redaction by the names that a test adds to the known ones. Pure."""
+"""Redaction by the names that a user adds to the known ones. Pure."""
 
 from __future__ import annotations
 
 import re
 import urllib.parse
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from lxdtap.content import Json
 from lxdtap.redact import Also, Redactor
 from lxdtap.transaction import Headers
 
 _PARAMETER = r"(?P<open>[?&](?:{})=)(?P<value>[^&#\s\"'<>]+)"
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """What else is secret.
+
+    Attributes:
+        keys: members of JSON documents, in any case.
+        headers: in any case.
+        query: parameters of URLs, as they are spelled.
+    """
+
+    keys: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    query: tuple[str, ...] = ()
+
+    def masker(self) -> Masker:
+        """A redactor by these."""
+        return Masker(self.keys, self.headers, self.query)
+
+
+def masks(texts: Iterable[str]) -> Masks:
+    """What ``key:NAME``, ``header:NAME`` and ``query:NAME`` mean.
+
+    Raises:
+        ValueError: one of them is none of these.
+    """
+    names: dict[str, list[str]] = {"key": [], "header": [], "query": []}
+    for text in texts:
+        kind, colon, name = text.partition(":")
+        if not (colon and name and kind in names):
+            raise ValueError(f"{text!r} is not key:NAME, header:NAME or query:NAME")
+        names[kind].append(name)
+    return Masks(*(tuple(each) for each in names.values()))
 
 
 class Masker(Redactor):

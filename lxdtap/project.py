@@ -1,0 +1,58 @@
+"""What a project says of its recordings: ``[tool.lxdtap]`` in its pyproject.toml, and functions."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from lxdtap.errors import ProjectError
+from lxdtap.record.save import Hook
+
+NAME = "pyproject.toml"
+
+
+def redactions(directory: str) -> list[str]:
+    """The ``redact`` list of the project that a directory is in: the nearest one above.
+
+    Raises:
+        ProjectError: the file cannot be read, or the list is none of texts.
+    """
+    for folder in (Path(directory), *Path(directory).parents):
+        file = folder / NAME
+        if file.is_file():
+            return _redactions(file)
+    return []
+
+
+def _redactions(file: Path) -> list[str]:
+    try:
+        settings: Any = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ProjectError(f"cannot read {file}: {error}; mend it") from error
+    found = settings.get("tool", {}).get("lxdtap", {}).get("redact", [])
+    if not (isinstance(found, list) and all(isinstance(text, str) for text in found)):
+        raise ProjectError(f"redact in [tool.lxdtap] of {file} is no list of texts; mend it")
+    return found
+
+
+def hook(name: str) -> Hook:
+    """The function that ``MODULE:FUNCTION`` names, of a module that Python finds from here.
+
+    Raises:
+        ProjectError: there is none.
+    """
+    module, _, function = name.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found: Hook = getattr(importlib.import_module(module), function)
+    except Exception as error:
+        raise ProjectError(f"cannot use {name}: {error!r}; give MODULE:FUNCTION") from error
+    finally:
+        sys.path.pop(0)
+    if not callable(found):
+        raise ProjectError(f"{name} cannot be called; give MODULE:FUNCTION")
+    return found
