@@ -118,14 +118,10 @@ class Report:
     def end(self, status: int) -> int:
         """Say what was not played; the exit status."""
         if self._unplayed:
-            say(f"{len(self._unplayed)} recorded interactions were not played:")
-        for interaction in self._unplayed[:NAMED]:
-            transaction = interaction.transaction
-            say(
-                f"  #{transaction.number} {transaction.request.method} {transaction.request.target}"
-            )
-        if len(self._unplayed) > NAMED:
-            say(f"  and {len(self._unplayed) - NAMED} more")
+            end = ":" if self._named else ""
+            say(f"{len(self._unplayed)} recorded interactions were not played{end}")
+        if self._named:
+            self._name(self._unplayed)
         failed = self._strict and (self._missed or self._unplayed)
         return status or int(bool(failed))
 

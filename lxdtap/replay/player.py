@@ -36,6 +36,19 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Miss:
+    """Answer the request of a connection that nothing recorded answers it; tell a person too."""
+
+    connection: int
+    text: str
+
+    @property
+    def response(self) -> Response:
+        """What its client is told."""
+        return answer.envelope(answer.MISSED, self.text)
+
+
+@dataclass(frozen=True, slots=True)
 class Upgrade:
     """Answer the request of a connection by 101; what follows are frames, or bytes."""
 
@@ -70,7 +83,7 @@ class Tell:
 
 _NEVER = 1 << 63
 
-Action = Answer | Upgrade | Send | Close | Tell
+Action = Answer | Miss | Upgrade | Send | Close | Tell
 
 
 class _Waiting(NamedTuple):
@@ -380,7 +393,7 @@ class Player:
             group.hear(playback.change_cause(entry.made), 1, now)
 
     def _miss(self, connection: int, text: str) -> list[Action]:
-        return [Tell(text), Answer(connection, answer.envelope(answer.MISSED, text))]
+        return [Miss(connection, text)]
 
     # -- upgraded connections
 

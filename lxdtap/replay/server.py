@@ -15,7 +15,7 @@ from typing import Final
 
 from lxdtap.cassette.model import KEPT_OF_REQUESTS, Cassette, Interaction
 from lxdtap.replay import answer
-from lxdtap.replay.player import Action, Answer, Close, Player, Send, Tell, Upgrade
+from lxdtap.replay.player import Action, Answer, Close, Miss, Player, Send, Tell, Upgrade
 from lxdtap.transaction import Capture, Frame, Peer, Request, decode
 from lxdtap.wire import http1, websocket
 from lxdtap.wire.connection import STARTTLS
@@ -100,9 +100,11 @@ class Replay:
 
     def _do(self, actions: list[Action]) -> None:
         for action in actions:
-            if isinstance(action, Tell):
+            if isinstance(action, Tell | Miss):
                 self._tell(action.text)
-            elif (connection := self._connections.get(action.connection)) is not None:
+            if isinstance(action, Tell):
+                continue
+            if (connection := self._connections.get(action.connection)) is not None:
                 connection.do(action)
         self._set_timer()
 
@@ -170,10 +172,10 @@ class _Connection(asyncio.Protocol):
 
     # -- what the replay wants
 
-    def do(self, action: Answer | Upgrade | Send | Close) -> None:
+    def do(self, action: Answer | Miss | Upgrade | Send | Close) -> None:
         """Do it."""
         match action:
-            case Answer():
+            case Answer() | Miss():
                 self._answer(action)
             case Upgrade():
                 self._upgrade(action)
@@ -202,7 +204,7 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def _answer(self, action: Answer) -> None:
+    def _answer(self, action: Answer | Miss) -> None:
         assert self._asked is not None
         method, self._asked = self._asked.method, None
         self._write(answer.encoded(action.response, method, close=self._last))

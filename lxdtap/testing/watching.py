@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
 
 from lxdtap.cassette.model import Cassette
-from lxdtap.replay import answer, match
+from lxdtap.replay import match
 from lxdtap.replay.match import Key
-from lxdtap.replay.player import Action, Answer, Player, Tell
+from lxdtap.replay.player import Action, Miss, Player, Tell
 from lxdtap.transaction import Request
 
 
@@ -34,16 +33,9 @@ class WatchingPlayer(Player):
         key = match.key(request)
         if text := self._too_often(key):
             self.misses.append(text)
-            refusal = Answer(connection, answer.envelope(answer.MISSED, text))
-            return [Tell(text), refusal, *self.tick(now)]
+            return [Miss(connection, text), *self.tick(now)]
         actions = super().asked(connection, request, now)
-        self.misses += [
-            tell.text
-            for tell, said in pairwise(actions)
-            if isinstance(tell, Tell)
-            and isinstance(said, Answer)
-            and said.response == answer.envelope(answer.MISSED, tell.text)
-        ]
+        self.misses += [action.text for action in actions if isinstance(action, Miss)]
         return actions
 
     def heard(self, connection: int, data: bytes, now: int) -> list[Action]:

@@ -138,7 +138,10 @@ def test_two_loops_record_into_one_cassette(tmp_path: Path) -> None:
 def test_what_was_not_recorded(recorded: tuple[str, list[object], str]) -> None:
     """An APIException that names the nearest recorded call."""
     path, _, _ = recorded
-    with API.factory(cassette=path) as api, pytest.raises(APIException, match=r"/1\.0/instances/c1"):
+    with (
+        API.factory(cassette=path) as api,
+        pytest.raises(APIException, match=r"/1\.0/instances/c1"),
+    ):
         api.get("instances/c2")
 
 

@@ -11,7 +11,7 @@ from lxdtap.cassette.model import Interaction, Piece
 from lxdtap.content import Json
 from lxdtap.replay import answer
 from lxdtap.replay.playback import QUIET, SETTLE
-from lxdtap.replay.player import Action, Answer, Close, Player, Send, Tell, Upgrade
+from lxdtap.replay.player import Action, Answer, Close, Miss, Player, Send, Tell, Upgrade
 from lxdtap.replay.tape import EVENTS
 from lxdtap.transaction import EMPTY, Body, Direction, Frame, Headers, Opcode, Request, Response
 from tests.unit.builders import cut_body, response
@@ -47,7 +47,7 @@ def ask(player: Player, request: Request, connection: int = 1, now: int = NOW) -
 
 def said(actions: list[Action]) -> str:
     """The body of the one answer among actions."""
-    (found,) = [each for each in actions if isinstance(each, Answer)]
+    (found,) = [each for each in actions if isinstance(each, Answer | Miss)]
     return found.response.body.captured.decode()
 
 
@@ -187,9 +187,9 @@ def test_a_miss() -> None:
         "no recorded interaction answers GET /1.0/instances/c2; nearest recorded: #1 GET"
         f" {C1}, differs in path"
     )
-    assert actions[0] == Tell(text)
-    assert isinstance(actions[1], Answer)
-    assert actions[1].response == answer.envelope(501, text)
+    assert actions == [Miss(1, text)]
+    assert isinstance(actions[0], Miss)
+    assert actions[0].response == answer.envelope(501, text)
     assert json.loads(said(actions))["error"] == f"lxdtap: {text}"
 
 

@@ -6,7 +6,7 @@ import json
 
 from lxdtap.cassette.model import Interaction
 from lxdtap.content import Json
-from lxdtap.replay.player import Action, Answer
+from lxdtap.replay.player import Action, Answer, Miss
 from lxdtap.testing.watching import WatchingPlayer
 from tests.unit.builders import response
 from tests.unit.recordings import SFTP, asked, cassette, seen
@@ -22,7 +22,7 @@ def playing(*interactions: Interaction, repeats: bool = False) -> WatchingPlayer
 def ask(player: WatchingPlayer, method: str, target: str, data: bytes | Json = b"") -> str:
     """Ask; the answer's status and what it says."""
     actions: list[Action] = player.asked(1, asked(method, target, data), 0)
-    said = next(action.response for action in actions if isinstance(action, Answer))
+    said = next(action.response for action in actions if isinstance(action, Answer | Miss))
     return f"{said.status} {said.body.captured.decode()}"
 
 
