@@ -775,12 +775,16 @@ def test_asyncio_tests_are_not_blocked(pytester: pytest.Pytester) -> None:
         ANSWER = b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(BODY) + BODY
         PLACE = os.environ["DAEMON"]
 
+        serving = set()
+
         async def serve(reader, writer):
+            serving.add(asyncio.current_task())
             try:
                 while await reader.readuntil(b"\\r\\n\\r\\n"):
                     writer.write(ANSWER)
             except asyncio.IncompleteReadError:
                 writer.close()
+                await writer.wait_closed()
 
         @pytest.mark.asyncio
         @pytest.mark.lxdtap(upstream=PLACE)
@@ -794,6 +798,7 @@ def test_asyncio_tests_are_not_blocked(pytester: pytest.Pytester) -> None:
             assert [result.metadata for result in found] == ["here"] * 5
             if lxdtap.recording:
                 server.close()
+                await asyncio.wait(serving)
         """
     )
     place = pytester.path / "d.socket"
