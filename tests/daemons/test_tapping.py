@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from .tapping import TRIES, MootError, NoticedError, Tapped, Tapping, hold_the_laws
-from .throwaway import Daemon
+from .throwaway import LXD, Daemon, throwaway
 
 ALTERING = str(Path(__file__).with_name("altering.py"))
 DESCRIBED = "$LX profile get w1 user.color"
@@ -142,3 +142,26 @@ def test_what_cannot_be_made_says_nothing(tap: Tapping) -> None:
     tap("$LX query /1.0/projects", given=stumbling(tap, 1))
     [told] = tap.again
     assert told.startswith("without a tap: what the test needs could not be made")
+
+
+def killing(tap: Tapping, run: int) -> str:
+    """A script that kills the daemon in the given run, and is no good without it."""
+    count = tap.directory / "kills"
+    count.unlink(missing_ok=True)
+    return f"""\
+        echo >> {count}
+        test $(wc -l < {count}) -ne {run} || kill -KILL {tap.daemon.process.pid}
+        $LX exec c1 -- true
+        $LX query /1.0/projects
+    """
+
+
+def test_a_daemon_that_dies(tmp_path: Path) -> None:
+    """It is started again, and so is the comparison, whichever run it died in."""
+    with throwaway(LXD) as daemon:
+        tap = Tapping(daemon, tmp_path)
+        for run in 1, 2:
+            tap(killing(tap, run), given="$LX launch bb w1")
+            assert len(tap.again) == daemon.deaths == run
+            assert tap.again[-1].startswith("lxd died, signal 9: ")
+            assert daemon.state() == daemon.base

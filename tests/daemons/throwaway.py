@@ -327,7 +327,6 @@ class Daemon:
             differing = "\n".join(difflib.unified_diff(old, new, lineterm="", n=1))
             raise DaemonError(f"{self.kind} is not what it was when it was new:\n{differing}")
 
-
     def start(self) -> None:
         """Start it on what is in its directory; its log goes on."""
         with self.log.open("ab") as log:
@@ -353,11 +352,16 @@ class Daemon:
             log.seek(self._born)
             died = f"{self.kind} died, {_ended(self.process.returncode)}: {last_words(log.read())}"
         if self.deaths == MOST_DEATHS:
-            raise DaemonError(f"{died}\nIt died {MOST_DEATHS} times before: it is not started again")
+            raise DaemonError(
+                f"{died}\nIt died {MOST_DEATHS} times before: it is not started again"
+            )
         self.deaths += 1
-        self.start()
-        self.ask("PUT", "/1.0", {"config": {}})  # a test that it died in may have had it listen
-        self.reset()
+        try:
+            self.start()
+            self.ask("PUT", "/1.0", {"config": {}})  # the test it died in may have had it listen
+            self.reset()
+        except UNANSWERED as error:
+            raise DaemonError(f"{died}\nStarted again, it failed: {error}") from error
         return died
 
     def _has_died(self) -> bool:
