@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,15 +61,16 @@ def program(api: API) -> list[object]:
     seen: list[object] = [api.endpoint]
     found = api.get("instances/c1")
     seen += [found.metadata["name"], found.response.status_code]
-    for call in (
+    calls: tuple[Callable[[], object], ...] = (
         lambda: api.get("instances/nope"),
         lambda: api.put("instances/c1/state", json={"action": "start"}).wait(timeout=60),
-    ):
+    )
+    for call in calls:
         with pytest.raises(APIException) as caught:
             call()
         seen += [type(caught.value), str(caught.value), caught.value.error]
     with api.get("images/x/export", stream=True) as image:
-        seen.append(b"".join(image.iter_content()))  # type: ignore[attr-defined]
+        seen.append(b"".join(image.iter_content()))
     return seen
 
 

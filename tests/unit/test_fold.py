@@ -20,7 +20,16 @@ from lxdtap.transaction import (
     Open,
     Tunnel,
 )
-from lxdtap.wire.events import Digest, Garbled, MessageEnd, Opened, Refused, Said, Skipped
+from lxdtap.wire.events import (
+    Digest,
+    Garbled,
+    MessageEnd,
+    Opened,
+    Refused,
+    RequestHead,
+    Said,
+    Skipped,
+)
 from lxdtap.wire.fold import VISIBLE_AFTER, Fold
 
 from .conversation import (
@@ -67,6 +76,7 @@ def test_transactions_are_numbered_across_connections() -> None:
     here = talk(">>", GET)
     here.fold.add(Opened(2, Moment(0, 0), BASE, None))
     (head, *_) = here.events
+    assert isinstance(head, RequestHead)
     here.fold.add(head._replace(connection=2))
     assert statuses(here.say("<<", OK, ">>", GET, "<<", OK).finished) == [200, 200]
     assert [t.number for t in here.finished] == [1, 3]

@@ -526,7 +526,7 @@ def test_very_many_secrets_do_not_slow_it_down(kind: str) -> None:
 
 def test_more_keys_may_be_secret() -> None:
     """Whoever writes a document down for long may have more taken out of it."""
-    config = {"user.a": "x", "b": "y", "password": CANARY}
+    config: dict[str, Json] = {"user.a": "x", "b": "y", "password": CANARY}
     assert Redactor().document({"config": config}, lambda key, _: key == "user.a") == {
         "config": {"user.a": "REDACTED-1", "b": "y", "password": "REDACTED-2"}
     }
