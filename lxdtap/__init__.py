@@ -5,6 +5,8 @@ The map. Arrows point at what is imported; nothing points up::
     __main__ -> cli -> run, play      arguments; a tap, or a recording, set up and taken down
                         project         what a project wants redacted besides
                         checking        cassettes looked through before others get them
+                        comparing       what changed from one recording to another
+                        showing         recordings as the log's text
                         finding         which daemon is meant
                         stage           our socket with a command before it, or as a sidecar
       tap       I/O   core            connections relayed, and what passes told as events
@@ -27,9 +29,10 @@ The map. Arrows point at what is imported; nothing points up::
       log       pure  journal         transactions -> entries
                       render          entries -> text, by debugformat, lineformat, jsonformat
       cassette  pure  model           a recording as values; cleaning: without its secrets;
-                                      check: what of them is left
+                                      check: what of them is left; updates: as the log had it
                       writing, reading  as YAML and back, by scalars, jsontext, cursor
                 I/O   files           on the disk
+                pure  differences     of two recordings; above replay, whose keys align them
       replay    pure  player          a recording as a daemon: what it is asked -> what it says,
                                       by tape, match (what answers) and progress (its state),
                                       playback (frames after their causes), sftp, answer

@@ -125,6 +125,36 @@ _FORMAT = click.option(
     show_default=True,
     help="How transactions are shown: whole, in one line each, or as JSON lines for programs.",
 )
+_VERBOSE = click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Also headers, timing, who asked, exec's data, logging events and control frames.",
+)
+_ONLY = click.option(
+    "--only",
+    multiple=True,
+    metavar="PATTERN",
+    callback=_patterns,
+    help="Show only what matches '[METHOD ]PATH'; * and ? are wild. May be repeated.",
+)
+_IGNORE = click.option(
+    "--ignore",
+    multiple=True,
+    metavar="PATTERN",
+    callback=_patterns,
+    help="Do not show what matches. May be repeated.",
+)
+_COLOUR = click.option(
+    "--color",
+    "colour",
+    envvar="LXDTAP_COLOR",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Colours; auto: on a terminal, minding NO_COLOR and FORCE_COLOR.",
+)
+_SHOW_SECRETS = click.option("--show-secrets", is_flag=True, help="Show credentials as they are.")
 
 
 @click.group(help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
@@ -181,36 +211,11 @@ def main() -> None:
     help="Append the log to this file.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Show nothing; with -o, write only there.")
-@click.option(
-    "-v",
-    "--verbose",
-    is_flag=True,
-    help="Also headers, timing, who asked, exec's data, logging events and control frames.",
-)
-@click.option(
-    "--only",
-    multiple=True,
-    metavar="PATTERN",
-    callback=_patterns,
-    help="Show only what matches '[METHOD ]PATH'; * and ? are wild. May be repeated.",
-)
-@click.option(
-    "--ignore",
-    multiple=True,
-    metavar="PATTERN",
-    callback=_patterns,
-    help="Do not show what matches. May be repeated.",
-)
-@click.option(
-    "--color",
-    "colour",
-    envvar="LXDTAP_COLOR",
-    type=click.Choice(["auto", "always", "never"]),
-    default="auto",
-    show_default=True,
-    help="Colours; auto: on a terminal, minding NO_COLOR and FORCE_COLOR.",
-)
-@click.option("--show-secrets", is_flag=True, help="Show credentials as they are.")
+@_VERBOSE
+@_ONLY
+@_IGNORE
+@_COLOUR
+@_SHOW_SECRETS
 @click.option(
     "-w",
     "--write",
@@ -450,6 +455,61 @@ def replay(
     _exit_by(lambda: play.replay(options, dict(os.environ)))
 
 
+_SHOW_HELP = """Show a recording as the log that it was made with, or would have been.
+
+FILE is a cassette, or the spool of a recording that goes on or was interrupted. A cassette does not
+have who asked, and what was redacted.
+
+\b
+Examples:
+  lxdtap show launch.yaml
+  lxdtap show --format line --only 'POST *' launch.yaml
+  lxdtap show --follow launch.yaml.spool
+
+\b
+Exit status:
+  0    it was shown; or nobody reads any more
+  1    it cannot be read, or is damaged: what is before the damage was shown
+  2    a wrong option
+"""
+
+
+@main.command(help=_SHOW_HELP, context_settings={"auto_envvar_prefix": "LXDTAP"})
+@click.argument("file", metavar="FILE")
+@_FORMAT
+@_VERBOSE
+@_ONLY
+@_IGNORE
+@_COLOUR
+@_SHOW_SECRETS
+@_REDACT
+@click.option(
+    "--follow", is_flag=True, help="Show what comes, as long as the spool is being written."
+)
+def show(
+    file: str,
+    form: Any,  # noqa: ANN401 - one of the choices above
+    verbose: bool,
+    only: Sequence[str],
+    ignore: Sequence[str],
+    colour: str,
+    show_secrets: bool,
+    redact: Sequence[str],
+    follow: bool,
+) -> None:
+    """Show a recording; its help text is :data:`_SHOW_HELP`."""
+    from lxdtap import showing
+
+    selection = Selection(only, ignore, verbose, show_secrets)
+
+    def work() -> int:
+        masks = _more_redaction(redact, "")["masks"]
+        options = showing.Options(file, form, colour, selection, follow=follow, masks=masks)
+        return showing.show(options, dict(os.environ))
+
+    _exit_by(work)
+
+
 _CHECK_HELP = """Check cassettes before others get them.
 
 Is each valid? Are there credentials left in it, settings, private keys, what looks like a token or
@@ -477,6 +537,51 @@ def check(cassettes: Sequence[str], strict: bool) -> None:
     from lxdtap import checking
 
     _exit_by(lambda: checking.check(cassettes, strict=strict))
+
+
+_DIFF_HELP = """Tell what changed from recording A to recording B.
+
+What differs from run to run is left out: times, operations' ids, addresses, counters, placeholders
+of secrets. A block is printed for each interaction that is only in one, asked in another order,
+or not the same: its status, fields of JSON, headers that tell, what exec's streams carried.
+
+\b
+Examples:
+  lxdtap diff before.yaml after.yaml
+  lxdtap diff --ignore 'GET /1.0' --ignore /1.0/events before.yaml after.yaml
+  lxdtap diff --all before.yaml after.yaml
+
+\b
+Exit status:
+  0    they are the same
+  1    they differ
+  2    trouble: a cassette cannot be read, or a wrong option
+"""
+
+
+@main.command(help=_DIFF_HELP, context_settings={"auto_envvar_prefix": "LXDTAP"})
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--all", "everything", is_flag=True, help="What differs from run to run counts too.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="PATTERN",
+    callback=_patterns,
+    help="Compare only what matches '[METHOD ]PATH'; * and ? are wild. May be repeated.",
+)
+@click.option(
+    "--ignore",
+    multiple=True,
+    metavar="PATTERN",
+    callback=_patterns,
+    help="Do not compare what matches. May be repeated.",
+)
+def diff(a: str, b: str, everything: bool, only: Sequence[str], ignore: Sequence[str]) -> None:
+    """Compare two recordings; its help text is :data:`_DIFF_HELP`."""
+    from lxdtap import comparing
+
+    _exit_by(lambda: comparing.compare(a, b, Selection(only, ignore), everything=everything))
 
 
 def _exit_by(work: Callable[[], int]) -> NoReturn:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
-from tests.process.tap import run
+from tests.process.tap import LXDTAP, run
 
 from .throwaway import Daemon
 
+SECONDS = 60
+"""Within which a recording is made, however busy the machine is."""
 FLOW = """
 set -e
 {client} list
@@ -15,6 +18,11 @@ set -e
 {client} launch bb d1
 {client} config set d1 boot.autostart=false
 {client} exec d1 -- sh -c 'echo {said}'
+{client} snapshot {create}d1 s
+echo text | {client} file push - d1/tmp/f
+{client} stop -f d1
+{client} start d1
+{client} list
 {client} delete -f d1
 """
 
@@ -22,9 +30,15 @@ set -e
 def recorded(daemon: Daemon, path: Path, *, said: str = "hello") -> str:
     """A recording of the flow."""
     client = "lxc" if daemon.kind == "lxd" else "incus"
-    flow = FLOW.format(client=client, said=said)
+    flow = FLOW.format(client=client, said=said, create="" if client == "lxc" else "create ")
     tap = ("run", "-q", "--upstream", str(daemon.socket), "-w", str(path))
-    done = run(*tap, "--", "sh", "-c", flow, env=daemon.environment)
+    done = subprocess.run(
+        [*LXDTAP, *tap, "--", "sh", "-c", flow],
+        env=daemon.environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
     assert done.returncode == 0, done.stderr
     return str(path)
 
@@ -42,5 +56,7 @@ def test_the_same_commands_make_no_difference(daemon: Daemon, tmp_path: Path) ->
     changes = [line for line in done.stdout.splitlines() if line.startswith("  ")]
     assert changes == [
         '  request.command[2]: "echo hello" -> "echo goodbye"',
+        '  response.metadata.metadata.command[2]: "echo hello" -> "echo goodbye"',
         '  stdout: "hello\\n" -> "goodbye\\n"',
+        '  response.metadata.metadata.command[2]: "echo hello" -> "echo goodbye"',
     ], done.stdout

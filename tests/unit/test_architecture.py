@@ -31,12 +31,14 @@ PURE_RINGS = (
     {
         *("cassette.model", "cassette.cleaning", "cassette.scalars", "cassette.jsontext"),
         *("cassette.cursor", "cassette.reading", "cassette.writing", "cassette.check"),
+        "cassette.updates",
     },
     {"record.trim", "record.collect"},
     {
         *("replay.match", "replay.tape", "replay.progress", "replay.sftp"),
         *("replay.playback", "replay.answer", "replay.player"),
     },
+    {"cassette.differences"},
     {"api.result"},
     {"testing.settings", "testing.watching"},
 )
@@ -57,7 +59,7 @@ RINGS = (
     {"finding", "stage"},
     {"testing.claims", "testing.service", "testing.deck", "testing.decks"},
     {"pytest_plugin"},
-    {"run", "play", "checking", "project"},
+    {"run", "play", "checking", "comparing", "showing", "project"},
     {"cli"},
     {"__main__"},
 )
