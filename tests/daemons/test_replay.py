@@ -24,7 +24,7 @@ from .tapping import PATIENCE, ending, printable, settled
 from .test_flows import PYLXD
 from .throwaway import Daemon
 
-TIMES = 4
+TIMES = 3
 TRIES = 3
 """How often a flow is recorded in which the daemon itself may lose an exec's output."""
 

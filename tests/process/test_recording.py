@@ -383,7 +383,7 @@ def test_a_recorder_that_was_killed_fails_the_command(tmp_path: Path) -> None:
 def test_all_is_killed_at_any_moment(tmp_path: Path) -> None:
     """What the log showed is in the spool; that is a prefix, and makes a cassette."""
     dice = random.Random(4)
-    for turn in range(30):
+    for turn in range(12):
         here = tmp_path / str(turn)
         here.mkdir()
         with recording(here) as (_, tap, path):
