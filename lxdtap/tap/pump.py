@@ -311,7 +311,8 @@ class Pump:
 
 
 def _reason(error: ssl.SSLError) -> str:
-    if isinstance(error, ssl.SSLEOFError):
+    # OpenSSL 3.0 with Python before 3.11.4 says it as an SSLError of this reason.
+    if isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING":
         return "it ended without TLS's close_notify"
     return (error.reason or str(error)).replace("_", " ").lower()
 
