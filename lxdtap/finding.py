@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,6 +13,8 @@ from lxdtap.endpoint import Endpoint, HttpsEndpoint
 from lxdtap.errors import NoDaemonError
 from lxdtap.remotes import Machine
 from lxdtap.tap import listener, upstream
+from lxdtap.tap.identity import Connector
+from lxdtap.tap.upstream import UnixUpstream, Upstream
 
 if TYPE_CHECKING:
     from lxdtap.tap.tls import HttpsUpstream
@@ -45,7 +46,7 @@ def find(options: Wanted, environ: dict[str, str]) -> Endpoint | HttpsEndpoint:
         NoDaemonError: there is none.
         UpstreamError: it cannot be connected to.
     """
-    machine = Machine(environ, os.path.expanduser("~"), _content, _is_socket)
+    machine = Machine(environ, os.path.expanduser("~"), _content, upstream.is_socket)
     if options.remote:
         found = machine.named(options.remote)
     elif options.upstream.startswith("https:"):
@@ -87,7 +88,7 @@ def _at_socket(given: str, environ: dict[str, str]) -> Endpoint:
     if given:
         path = endpoint.with_socket_name(endpoint.socket_path(given), os.path.isdir)
         return _seen(Endpoint(os.path.abspath(path), "--upstream or LXDTAP_UPSTREAM"))
-    return _seen(endpoint.discover(environ, _is_socket))
+    return _seen(endpoint.discover(environ, upstream.is_socket))
 
 
 def _seen(found: Endpoint) -> Endpoint:
@@ -111,8 +112,16 @@ def _program(pid: int) -> str:
         return ""
 
 
-def _is_socket(path: str) -> bool:
-    try:
-        return stat.S_ISSOCK(os.stat(path).st_mode)
-    except OSError:
-        return False
+def way(
+    found: Endpoint | HttpsEndpoint, tell: Callable[[str], None], connector: Connector | None = None
+) -> Upstream:
+    """How to connect to a daemon that was found.
+
+    Args:
+        found: where it is.
+        tell: is told in words of connections that were cut.
+        connector: connects as each caller; None: as us.
+    """
+    if isinstance(found, Endpoint):
+        return UnixUpstream(found, connector)
+    return https(found, tell)

@@ -12,26 +12,28 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from lxdtap import stage
 from lxdtap.cassette.cleaning import Cleaner, Rules
 from lxdtap.endpoint import Endpoint, HttpsEndpoint, Kind
 from lxdtap.errors import ListenError, LxdtapError
-from lxdtap.finding import Wanted, find, https
+from lxdtap.finding import Wanted, find, way
 from lxdtap.log.journal import Selection
 from lxdtap.log.render import Format, renderer
 from lxdtap.masking import Masks
 from lxdtap.record.link import Recorder
 from lxdtap.record.output import open_file
-from lxdtap.record.save import Hook
 from lxdtap.record.worker import Log, Worker
 from lxdtap.redact import Redactor
 from lxdtap.stage import Setting, Stage, say
 from lxdtap.tap import child, core, listener, service
 from lxdtap.tap.identity import Connector
-from lxdtap.tap.upstream import UnixUpstream, Upstream
 from lxdtap.terminal import paint
-from lxdtap.wire.events import Event, Refused, Said
+from lxdtap.wire.events import Event, Said, word
+
+if TYPE_CHECKING:
+    from lxdtap.record.save import Hook
 
 NAMES: dict[Kind, str] = {"lxd": "LXD", "incus": "Incus"}
 SAVING = 600
@@ -157,14 +159,10 @@ async def _tap(
     def hear(event: Event) -> None:
         if recorder is not None:
             recorder.hear(event)
-        if unseen and isinstance(event, Said | Refused):
-            say(event.text if isinstance(event, Said) else event.reason)
+        if unseen and (told := word(event)):
+            say(told)
 
-    daemon: Upstream
-    if isinstance(found, Endpoint):
-        daemon = UnixUpstream(found, connector)
-    else:
-        daemon = https(found, lambda text: hear(Said(core.moment(), text)))
+    daemon = way(found, lambda text: hear(Said(core.moment(), text)), connector)
     tap = core.Core(daemon, hear, loop)
     try:
         return await theatre.run(tap)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import struct
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,17 +18,16 @@ from lxdtap.log.render import Format, renderer
 from lxdtap.masking import Masks
 from lxdtap.record import spool
 from lxdtap.record.output import complain
-from lxdtap.record.worker import CAPTURE, Render
+from lxdtap.record.worker import Render
 from lxdtap.terminal import escape, paint
 from lxdtap.transaction import Moment, Update
 from lxdtap.wire.events import Event
-from lxdtap.wire.fold import VISIBLE_AFTER, Fold
+from lxdtap.wire.fold import CAPTURE, VISIBLE_AFTER, Fold
 
 _TICK = 200_000_000
 """Nanoseconds between two looks at what goes on, as the log has them."""
 _LOOK = 64 << 10
 _PAGE = 64 << 10
-_HEAD = struct.Struct("<II")  # of a record: see spool
 _STDOUT = 1
 
 
@@ -161,7 +159,7 @@ class _Showing:
         """Show all of it; its damage, empty if there is none."""
         busy = self._busy()
         # Of a descriptor of its own, which it closes.
-        events = spool.read(os.dup(self._file), self._reading)  # type: ignore[arg-type]
+        events = spool.read(os.dup(self._file), self._reading)
         if follow and busy:
             events = self._followed(events)
             busy = False
@@ -208,15 +206,15 @@ class _Showing:
     def _has_record(self) -> bool:
         """Whether there is a whole one more, or one that cannot be."""
         offset = self._reading.offset
-        head = os.pread(self._file, _HEAD.size, offset)
-        if len(head) < _HEAD.size:
+        head = os.pread(self._file, spool.HEAD.size, offset)
+        if len(head) < spool.HEAD.size:
             return False
-        length: int = _HEAD.unpack(head)[0]
-        return length > spool.LONGEST or self._size >= offset + _HEAD.size + length
+        length: int = spool.HEAD.unpack(head)[0]
+        return length > spool.LONGEST or self._size >= offset + spool.HEAD.size + length
 
     def _cut_short(self) -> bool:
         """Whether the last record was read while it was being written."""
-        return self._reading.damage == "it ends within a record"
+        return self._reading.damage == spool.CUT
 
 
 class _Teller:

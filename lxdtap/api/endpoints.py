@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
-import stat
 import urllib.parse
 from collections.abc import Callable, Mapping
 
 from lxdtap import endpoint
 from lxdtap.endpoint import Endpoint
 from lxdtap.errors import MissingSocketError, NoDaemonError
-from lxdtap.tap.upstream import UnixUpstream, Upstream
+from lxdtap.tap.upstream import UnixUpstream, Upstream, is_socket
 
 HOST = "unix.socket"
 """The Host header over a unix socket, as the Go client has it (LXD's client/connection.go)."""
@@ -90,11 +89,3 @@ def host(address: str) -> str:
     """What to say in the Host header."""
     parts = urllib.parse.urlsplit(address)
     return parts.netloc if parts.scheme == "https" else HOST
-
-
-def is_socket(path: str) -> bool:
-    """Whether there is a socket at this path."""
-    try:
-        return stat.S_ISSOCK(os.stat(path).st_mode)
-    except OSError:
-        return False

@@ -21,11 +21,11 @@ from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict
 
 from lxdtap.api.body import Pieces
-from lxdtap.tap.core import CAPTURE, Core
+from lxdtap.tap.core import Core
 from lxdtap.tap.upstream import Upstream
 from lxdtap.transaction import Finished, Open, Peer, Transaction
 from lxdtap.wire.events import Event
-from lxdtap.wire.fold import Fold
+from lxdtap.wire.fold import CAPTURE, Fold
 
 LONGEST_HEAD = 1 << 20
 """Bytes of a line of a response's head, and of a header, that are accepted."""

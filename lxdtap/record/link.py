@@ -100,7 +100,8 @@ class Recorder:
         if self._dead:
             return
         self._waiting.append(HEAD.pack(kind, len(data)))
-        self._waiting.append(data)
+        if data:
+            self._waiting.append(data)
         self._size += HEAD.size + len(data)
         if not self._flushing and self._loop is not None:
             self._flushing = True
@@ -147,7 +148,7 @@ class Recorder:
 
     def _drop(self, sent: int) -> None:
         self._size -= sent
-        while sent or (self._waiting and not len(self._waiting[0])):
+        while sent:
             first = self._waiting.popleft()
             if sent < len(first):
                 self._waiting.appendleft(memoryview(first)[sent:])

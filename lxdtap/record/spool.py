@@ -23,7 +23,10 @@ from lxdtap.wire.records import UnreadableRecordError, decode
 MAGIC = b"lxdtap spool 1\n"
 LONGEST = 32 << 20
 """Bytes of a record: more than the longest event there is."""
-_HEAD = struct.Struct("<II")
+HEAD = struct.Struct("<II")
+"""Of a record: its length in bytes, and its CRC-32."""
+CUT = "it ends within a record"
+"""The damage of a spool whose last record is not whole."""
 _READ = 1 << 20
 _PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """No link is followed, and no FIFO's other end waited for."""
@@ -74,7 +77,7 @@ class Spool:
         Raises:
             OSError: the disk failed; none of these was kept, the file is as it was before.
         """
-        framed = (part for r in records for part in (_HEAD.pack(len(r), zlib.crc32(r)), r))
+        framed = (part for r in records for part in (HEAD.pack(len(r), zlib.crc32(r)), r))
         self._write(b"".join(framed))
 
     def close(self, *, remove: bool) -> None:
@@ -113,7 +116,7 @@ class Reading:
     offset: int = 0
 
 
-def read(path: str, reading: Reading, until: int | None = None) -> Iterator[Event]:
+def read(path: str | int, reading: Reading, until: int | None = None) -> Iterator[Event]:
     """The events of a spool, as far as they are intact.
 
     Args:
@@ -133,11 +136,11 @@ def read(path: str, reading: Reading, until: int | None = None) -> Iterator[Even
         if file.read(len(MAGIC)) != MAGIC:
             raise SpoolError(f"{path} is not a spool of lxdtap's; name the FILE.spool of a -w FILE")
         reading.offset = len(MAGIC)
-        while reading.offset < reading.size and (head := file.read(_HEAD.size)):
-            if len(head) < _HEAD.size:
-                reading.damage = "it ends within a record"
+        while reading.offset < reading.size and (head := file.read(HEAD.size)):
+            if len(head) < HEAD.size:
+                reading.damage = CUT
                 return
-            length, checksum = _HEAD.unpack(head)
+            length, checksum = HEAD.unpack(head)
             record = file.read(length) if length <= LONGEST else b""
             reading.damage = _flaw(record, length, checksum)
             if reading.damage:
@@ -155,7 +158,7 @@ def _flaw(record: bytes, length: int, checksum: int) -> str:
     if length > LONGEST:
         return "a record that is longer than any"
     if len(record) < length:
-        return "it ends within a record"
+        return CUT
     return "" if zlib.crc32(record) == checksum else "a record whose checksum is wrong"
 
 

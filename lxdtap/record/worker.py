@@ -14,19 +14,20 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lxdtap.record.output import Output, complain
-from lxdtap.record.save import Saver
-from lxdtap.record.spool import Spool
 from lxdtap.record.trim import Trimmer
 from lxdtap.terminal import escape
 from lxdtap.transaction import Note, Update
 from lxdtap.wire.events import Event
-from lxdtap.wire.fold import Fold
+from lxdtap.wire.fold import CAPTURE, Fold
 from lxdtap.wire.records import decode, encode
 
-CAPTURE = 4 << 20
-"""Bytes of a body that the log looks at."""
+if TYPE_CHECKING:
+    from lxdtap.record.save import Saver
+    from lxdtap.record.spool import Spool
+
 HEAD = struct.Struct("<BI")
 """Of what comes from the tap: what it is, and its length in bytes."""
 EVENT, SAVE, LOST, END, DROP = range(5)

@@ -25,9 +25,8 @@ from lxdtap.tap.upstream import Upstream
 from lxdtap.transaction import Direction, Moment, Peer
 from lxdtap.wire.connection import Wire
 from lxdtap.wire.events import Closed, Event, Opened, Refused, Said
+from lxdtap.wire.fold import CAPTURE
 
-CAPTURE = 4 << 20
-"""Bytes of a body that are kept; larger ones are counted and hashed."""
 TURN = 2_000_000
 """Nanoseconds for which one turn of the loop may look at what passed."""
 UNREAD = 1 << 20

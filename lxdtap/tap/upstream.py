@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+import stat
 from typing import Protocol
 
 from lxdtap.endpoint import Endpoint
@@ -91,6 +92,14 @@ def _not_served(peer: Peer) -> UpstreamError:
     us = os.geteuid()
     text = f"uid {peer.uid} is not served: what passes here reaches the daemon as uid {us}"
     return UpstreamError(f"{text}; run lxdtap as root, with --group", 403)
+
+
+def is_socket(path: str) -> bool:
+    """Whether there is a socket at this path."""
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def connect(endpoint: Endpoint) -> socket.socket | None:

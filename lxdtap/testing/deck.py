@@ -13,7 +13,7 @@ import asyncio
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ from lxdtap.cassette.cleaning import Cleaner, Rules
 from lxdtap.cassette.model import Interaction
 from lxdtap.endpoint import Endpoint, HttpsEndpoint, Kind
 from lxdtap.errors import SpoolError
-from lxdtap.finding import Wanted, find, https
+from lxdtap.finding import Wanted, find, way
 from lxdtap.log.journal import Selection
 from lxdtap.log.render import renderer
 from lxdtap.masking import Masker
@@ -31,15 +31,14 @@ from lxdtap.record.save import Saver
 from lxdtap.record.spool import Reading, Spool, read
 from lxdtap.record.trim import Trimmer
 from lxdtap.replay.server import Replay
-from lxdtap.tap.core import CAPTURE, Core
+from lxdtap.tap.core import Core
 from lxdtap.tap.listener import Serve
-from lxdtap.tap.upstream import UnixUpstream, Upstream
 from lxdtap.terminal import escape
 from lxdtap.testing.service import Service
 from lxdtap.testing.settings import Settings
 from lxdtap.testing.watching import WatchingPlayer
-from lxdtap.wire.events import Event, Refused, Said
-from lxdtap.wire.fold import Fold
+from lxdtap.wire.events import Event, word
+from lxdtap.wire.fold import CAPTURE, Fold
 from lxdtap.wire.records import encode
 
 _DRAIN = 2.0
@@ -184,7 +183,7 @@ class Taping(Deck):
             raise
 
     def _tap(self, loop: asyncio.AbstractEventLoop) -> _Tap:
-        return _Tap(Core(_way(self._daemon, self.notes.append), self._hear, loop))
+        return _Tap(Core(way(self._daemon, self.notes.append), self._hear, loop))
 
     def save(self) -> str:
         """Make the cassette, once it is closed; what is to be said of it, in one line.
@@ -234,8 +233,8 @@ class Taping(Deck):
 
     def _hear(self, event: Event) -> None:
         """On the service's thread."""
-        if isinstance(event, (Said, Refused)):
-            self.notes.append(event.text if isinstance(event, Said) else event.reason)
+        if told := word(event):
+            self.notes.append(told)
         records = [encode(kept) for kept in self._trimmer.add(event)]
         if self._failure:
             return
@@ -297,10 +296,6 @@ def _daemon(settings: Settings, environ: dict[str, str]) -> Endpoint | HttpsEndp
     # In a thread, because it may want a loop of its own where the test has one that runs.
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(find, Wanted(upstream, remote), environ).result()
-
-
-def _way(daemon: Endpoint | HttpsEndpoint, tell: Callable[[str], None]) -> Upstream:
-    return UnixUpstream(daemon) if isinstance(daemon, Endpoint) else https(daemon, tell)
 
 
 def _line(interaction: Interaction) -> str:

@@ -161,3 +161,13 @@ OfExchange = (
 """What happens to an exchange that has begun."""
 
 Event = Opened | Refused | RequestHead | OfExchange | Closed | Said
+
+
+def word(event: Event) -> str:
+    """What an event tells a person of the tap itself; empty where it tells of traffic."""
+    match event:
+        case Said():
+            return event.text
+        case Refused():
+            return event.reason
+    return ""

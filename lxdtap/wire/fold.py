@@ -52,6 +52,8 @@ from lxdtap.wire.events import (
 from lxdtap.wire.http1 import RawHeaders
 from lxdtap.wire.websocket import close_code
 
+CAPTURE = 4 << 20
+"""Bytes of a body that are usually kept; larger ones are counted and hashed."""
 VISIBLE_AFTER = 1_000_000_000
 """Nanoseconds after which a transaction that goes on is shown."""
 
