@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 FIRST_LOOK ?= cassettes/lxd/first-look.yaml
 
-.PHONY: help run test check docs cassettes bench
+.PHONY: help run test check docs cassettes bench campaign
 
 help:  ## say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,7 +15,11 @@ run: $(VENV)/run  ## tap the LXD or Incus daemon of this machine; where there is
 
 test: $(VENV)/dev  ## run all tests; those with real daemons where these are installed
 	@$(BIN)/python tests/coverage_gate.py
-	@$(BIN)/python -m pytest $(ARGS) tests/process tests/daemons
+	@$(BIN)/python -m pytest $(ARGS) tests/process tests/faults tests/daemons
+
+campaign: $(VENV)/dev  ## the tests of faults in full counts, with a report; takes hours
+	@mkdir -p build
+	@$(BIN)/python -m pytest --campaign --timeout 14400 --figures build/campaign.json $(ARGS) tests/faults
 
 check: $(VENV)/dev docs  ## lint, format, types and docs, as CI does
 	@$(BIN)/ruff check
