@@ -23,7 +23,8 @@ The map. Arrows point at what is imported; nothing points up::
                         recording, save in the end the spool becomes a cassette;
                         direct          the same without a process, for calls of our own;
                 pure    trim, collect   by bounds on bodies, and transactions with their frames
-      wire      pure  connection      bytes of a connection -> events, by http1, tunnel, websocket
+      wire      pure  connection      bytes of a connection -> events, by whole (messages that came
+                                      at once), http1, tunnel, websocket
                       fold            events -> transactions
                       events, records the events, and as bytes
       log       pure  journal         transactions -> entries

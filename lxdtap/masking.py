@@ -70,7 +70,7 @@ class Masker(Redactor):
         def secret(key: str, member: Json) -> bool:
             return key.lower() in self._keys or (also is not None and also(key, member))
 
-        return super().document(value, secret)
+        return super().document(value, secret if self._keys else also)
 
     def headers(self, headers: Headers) -> Headers:
         """Headers without their secrets."""

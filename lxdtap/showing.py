@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import stat
 import time
@@ -159,11 +160,11 @@ class _Showing:
         """Show all of it; its damage, empty if there is none."""
         busy = self._busy()
         # Of a descriptor of its own, which it closes.
-        events = spool.read(os.dup(self._file), self._reading)
+        blocks = spool.blocks(os.dup(self._file), self._reading)
         if follow and busy:
-            events = self._followed(events)
+            blocks = self._followed(blocks)
             busy = False
-        for event in events:
+        for event in itertools.chain.from_iterable(blocks):
             self._page.show(self._teller.add(event))
         if busy:
             self._page.show(self._teller.wait(time.monotonic_ns()))
@@ -171,18 +172,18 @@ class _Showing:
         self._page.show(self._teller.end())
         return self._reading.damage
 
-    def _followed(self, events: Iterator[Event]) -> Iterator[Event]:
-        """The events as they come, until nobody writes any more."""
+    def _followed(self, blocks: Iterator[list[Event]]) -> Iterator[list[Event]]:
+        """The blocks as they come, until nobody writes any more."""
         over = False
         while True:
             while self._has_record():
                 self._reading.size = self._size
-                event = next(events, None)
-                if event is None:
+                block = next(blocks, None)
+                if block is None:
                     return  # damaged
-                yield event
+                yield block
             if over:
-                yield from events  # tells of a last record that is not whole
+                yield from blocks  # tells of a last record that is not whole
                 return
             over = not self._busy()
             if not over:

@@ -36,6 +36,8 @@ _COLOURS = {
 
 def escape(text: str) -> str:
     r"""Text on one line: ``\xNN`` for controls and stray bytes, ``\uNNNN`` for the rest, ``\\``."""
+    if text.isprintable() and "\\" not in text:  # all that is unsafe is not: mostly, that was it
+        return text
     return _UNSAFE_OR_BACKSLASH.sub(_escaped, text)
 
 
@@ -51,6 +53,8 @@ def unescape(text: str) -> str:
 
 def escape_json(text: str) -> str:
     r"""Indented JSON with what is unsafe in its strings as ``\uNNNN``: still the same JSON."""
+    if text.isprintable():
+        return text
     return _UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

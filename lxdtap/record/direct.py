@@ -48,7 +48,7 @@ class DirectRecording:
             return
         with self._lock:
             try:
-                self._spool.add([encode(kept) for kept in self._trimmer.add(event)])
+                self._spool.add(b"".join(map(encode, self._trimmer.add(event))))
             except OSError as error:
                 self._complete = False
                 complain(f"the recording stops here: {error.strerror}; what it has is kept")

@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Callable
 
 from lxdtap.record.output import complain
-from lxdtap.record.worker import DROP, END, EVENT, HEAD, LOST, SAVE, Worker, work
+from lxdtap.record.trim import TRIMMED
+from lxdtap.record.worker import DROP, END, EVENTS, HEAD, LOST, PLAIN, SAVE, Worker, work
 from lxdtap.wire.events import Event
 from lxdtap.wire.records import encode
 
@@ -21,6 +22,11 @@ BEHIND = 8 << 20
 PAUSE = 0.002
 """Seconds that an event then waits for the recorder. The core counts them as looking, of which a
 turn has no more: the connection that brings so much is held back, the others have their turns."""
+BLOCK = 256 << 10
+"""Bytes of events that are sent at once, without waiting for more."""
+SOON = 0.002
+"""Seconds for which events wait for others. To wake the recorder for each would cost the tap as
+much as the rest of its work, and the log is read by people."""
 PATIENCE = 5.0
 """Seconds without progress after which the recorder is taken to be stuck."""
 
@@ -43,10 +49,13 @@ class Recorder:
         here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self._sock = here
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: deque[bytes | memoryview] = deque()
-        self._size = 0
+        self._block: list[bytes] = []  # events that wait for others
+        self._filled = 0
+        self._plain = True
+        self._waiting: deque[bytes | memoryview] = deque()  # what the socket did not take yet
+        self._size = 0  # of both
         self._lost = False
-        self._flushing = False
+        self._soon = self._blocked = False  # a timer runs; the socket is full
         self._dead = False
         self._status: int | None = None
 
@@ -56,7 +65,9 @@ class Recorder:
 
     def hear(self, event: Event) -> None:
         """Take an event; waits no longer than :data:`PAUSE`."""
-        if BEHIND < self._size <= WAITING and not self._dead:
+        if self._dead:
+            return
+        if BEHIND < self._size <= WAITING:
             select.select([], [self._sock], [], PAUSE)
             self._send()
         if self._size > WAITING:
@@ -64,12 +75,12 @@ class Recorder:
             return
         if self._lost:
             self._lost = False
-            self._put(LOST, b"")
-        self._put(EVENT, encode(event))
+            self._put(LOST)
+        self._add(encode(event), plain=type(event) not in TRIMMED)
 
     def save(self) -> None:
         """Ask for the cassette of what there is so far."""
-        self._put(SAVE, b"")
+        self._put(SAVE)
 
     def finish(self, *, begun: bool = True) -> bool:
         """Send what waits, and wait for the recorder's end; whether all was well there.
@@ -83,8 +94,8 @@ class Recorder:
             self._loop.remove_writer(self._sock.fileno())
             self._loop = None
         if self._lost:
-            self._put(LOST, b"")
-        self._put(END if begun else DROP, b"")
+            self._put(LOST)
+        self._put(END if begun else DROP)
         while self._waiting and not self._dead:
             _, ready, _ = select.select([], [self._sock], [], PATIENCE)
             if not ready:
@@ -96,27 +107,54 @@ class Recorder:
 
     # -- sending
 
-    def _put(self, kind: int, data: bytes) -> None:
-        if self._dead:
-            return
-        self._waiting.append(HEAD.pack(kind, len(data)))
-        if data:
-            self._waiting.append(data)
-        self._size += HEAD.size + len(data)
-        if not self._flushing and self._loop is not None:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+    def _add(self, record: bytes, *, plain: bool) -> None:
+        """Put an event into the block."""
+        if plain is not self._plain:
+            self._close_block()
+            self._plain = plain
+        self._block.append(record)
+        self._filled += len(record)
+        self._size += len(record)
+        if self._filled >= BLOCK:
+            self._flush()
+        elif not self._soon:
+            self._flush_soon()
+
+    def _close_block(self) -> None:
+        if self._block:
+            head = HEAD.pack(PLAIN if self._plain else EVENTS, self._filled)
+            self._waiting += (head, b"".join(self._block))
+            self._size += len(head)
+            self._block, self._filled = [], 0
+
+    def _put(self, kind: int) -> None:
+        """Say something that is no event."""
+        self._close_block()
+        self._waiting.append(HEAD.pack(kind, 0))
+        self._size += HEAD.size
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if self._loop is not None and not (self._soon or self._blocked):
+            self._soon = True
+            self._loop.call_later(SOON, self._timed)
+
+    def _timed(self) -> None:
+        self._soon = False
+        self._flush()
 
     def _flush(self) -> None:
         """Send what the socket takes; go on when it takes more."""
+        self._close_block()
         self._send()
-        if self._loop is None:
+        blocked = bool(self._waiting)
+        if self._loop is None or blocked is self._blocked:
             return
-        if self._waiting and not self._dead:
+        self._blocked = blocked
+        if blocked:
             self._loop.add_writer(self._sock.fileno(), self._flush)
         else:
             self._loop.remove_writer(self._sock.fileno())
-            self._flushing = False
 
     def _send(self) -> None:
         while self._waiting:
@@ -129,6 +167,7 @@ class Recorder:
             except OSError:
                 self._dead = True
                 self._waiting.clear()
+                self._block.clear()
                 self._ended()
                 return
             self._drop(sent)

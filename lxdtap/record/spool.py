@@ -1,9 +1,9 @@
 """The spool: events in a file as they come, so that no more than the last is ever lost.
 
 A line that says what it is, then records: length and CRC-32, four bytes each, little-endian, then
-the event (see :mod:`lxdtap.wire.records`). What is written is written whole or not at all: where
-the disk fails, the file is cut back to its last record. It needs no end; a reader stops at the
-first record that is not right, and what is before that is intact.
+a block of events (see :mod:`lxdtap.wire.records`). What is written is written whole or not at all:
+where the disk fails, the file is cut back to its last record. It needs no end; a reader stops at
+the first record that is not right, and what is before that is intact.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lxdtap.wire.records import UnreadableRecordError, decode
 
 MAGIC = b"lxdtap spool 1\n"
 LONGEST = 32 << 20
-"""Bytes of a record: more than the longest event there is."""
+"""Bytes of a record: more than the longest block there is."""
 HEAD = struct.Struct("<II")
 """Of a record: its length in bytes, and its CRC-32."""
 CUT = "it ends within a record"
@@ -71,14 +71,13 @@ class Spool:
         """Whether it has no record."""
         return self._size == len(MAGIC)
 
-    def add(self, records: list[bytes]) -> None:
-        """Write records after the others.
+    def add(self, block: bytes) -> None:
+        """Write events after the others, in one record.
 
         Raises:
             OSError: the disk failed; none of these was kept, the file is as it was before.
         """
-        framed = (part for r in records for part in (HEAD.pack(len(r), zlib.crc32(r)), r))
-        self._write(b"".join(framed))
+        self._write(HEAD.pack(len(block), zlib.crc32(block)) + block)
 
     def close(self, *, remove: bool) -> None:
         """Give it up; what it holds stays on the disk unless it is to be removed."""
@@ -117,7 +116,13 @@ class Reading:
 
 
 def read(path: str | int, reading: Reading, until: int | None = None) -> Iterator[Event]:
-    """The events of a spool, as far as they are intact.
+    """The events of a spool, as far as they are intact; see :func:`blocks`."""
+    for block in blocks(path, reading, until):
+        yield from block
+
+
+def blocks(path: str | int, reading: Reading, until: int | None = None) -> Iterator[list[Event]]:
+    """The events of a spool, as far as they are intact, a record's at a time.
 
     Args:
         path: of the spool.
@@ -146,12 +151,12 @@ def read(path: str | int, reading: Reading, until: int | None = None) -> Iterato
             if reading.damage:
                 return
             try:
-                event = decode(record)
+                events = decode(record)
             except UnreadableRecordError as error:
                 reading.damage = str(error)
                 return
             reading.offset += len(head) + length
-            yield event
+            yield events
 
 
 def _flaw(record: bytes, length: int, checksum: int) -> str:

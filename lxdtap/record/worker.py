@@ -20,7 +20,6 @@ from lxdtap.record.output import Output, complain
 from lxdtap.record.trim import Trimmer
 from lxdtap.terminal import escape
 from lxdtap.transaction import Note, Update
-from lxdtap.wire.events import Event
 from lxdtap.wire.fold import CAPTURE, Fold
 from lxdtap.wire.records import decode, encode
 
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
 
 HEAD = struct.Struct("<BI")
 """Of what comes from the tap: what it is, and its length in bytes."""
-EVENT, SAVE, LOST, END, DROP = range(5)
-"""What it is: an event; a wish for the cassette now; events are missing here; the tap is done; the
-same, and if nothing came, nothing is to be left."""
+EVENTS, PLAIN, SAVE, LOST, END, DROP = range(6)
+"""What it is: a block of events; one that has nothing to be trimmed; a wish for the cassette now;
+events are missing here; the tap is done; the same, and if nothing came, nothing is to be left."""
 INCOMPLETE = 3
 """The exit status where the recording is not whole, or not saved."""
 _TICK = 0.2
@@ -97,23 +96,21 @@ class Worker:
     # -- what comes
 
     def _take(self, buffer: bytearray) -> None:
-        """Take all that is whole; spool it in one write, then show it."""
-        events: list[Event] = []
+        """Take all that is whole."""
         at = 0
         while len(buffer) - at >= HEAD.size:
             kind, length = HEAD.unpack_from(buffer, at)
             end = at + HEAD.size + length
             if len(buffer) < end:
                 break
-            if kind == EVENT:
-                events.append(decode(bytes(buffer[at + HEAD.size : end])))
+            if kind in (EVENTS, PLAIN):
+                with memoryview(buffer) as view:
+                    block = bytes(view[at + HEAD.size : end])
+                self._work(block, plain=kind == PLAIN)
             else:
-                self._work(events)
-                events = []
                 self._other(kind)
             at = end
         del buffer[:at]
-        self._work(events)
 
     def _other(self, kind: int) -> None:
         if kind == LOST:
@@ -124,16 +121,20 @@ class Worker:
         else:
             self._ended = kind
 
-    def _work(self, events: list[Event]) -> None:
-        if self._spool is not None and events and self._complete:
-            # What is beyond the limits is hashed here, and needs not be hashed again for the log.
-            events = [kept for event in events for kept in self._trimmer.add(event)]
+    def _work(self, block: bytes, *, plain: bool) -> None:
+        """Spool events, in one write, then show them."""
+        events = None
+        if self._spool is not None and self._complete:
+            if not plain:
+                # What is beyond the limits is hashed here, and not once more for the log.
+                events = [kept for event in decode(block) for kept in self._trimmer.add(event)]
+                block = b"".join(map(encode, events))
             try:
-                self._spool.add(list(map(encode, events)))
+                self._spool.add(block)
             except OSError as error:
                 self._stop_recording(error.strerror or str(error))
         if self._output is not None:
-            for event in events:
+            for event in decode(block) if events is None else events:
                 self._show(self._fold.add(event))
 
     def _stop_recording(self, why: str) -> None:

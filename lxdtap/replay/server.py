@@ -288,8 +288,7 @@ class _Connection(asyncio.Protocol):
     def _ask(self) -> None:
         head, self._head = self._head, None
         assert head is not None  # an end only ever follows its head
-        if head.method == "POST":
-            self._reader.forgive()
+        self._reader.forgive(head.method.encode())
         self._asked = Request(
             head.method, head.target, head.version, head.headers, self._body.body()
         )

@@ -228,8 +228,10 @@ class _Tapped:
 
     def passed(self, direction: Direction, data: bytes) -> None:
         """Bytes passed."""
-        if self._wire is not None:
-            at = moment()
+        if self._wire is None:
+            return
+        at = moment()
+        if self._looks or not self._read_whole(self._wire, direction, data, at):
             self._look(_Look(self._wire.feed(direction, data, at), len(data), at))
 
     def ended(self, direction: Direction) -> None:
@@ -247,6 +249,19 @@ class _Tapped:
         self._look(_Look(events, 0, at))
 
     # -- looking
+
+    def _read_whole(self, wire: Wire, direction: Direction, data: bytes, at: Moment) -> bool:
+        """Tell of a message that came at once, without any of the below; whether it did."""
+        try:
+            message = wire.whole(direction, data, at)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the bytes must go on
+            self._fault(error, at)
+            return False
+        if message is not None:
+            self._core.tell(message)
+            if self.refusal is not None:
+                self.refusal.asked(wire)
+        return message is not None
 
     def catch_up(self, until: int | None) -> bool:
         """Look at what waits until that time, monotonic nanoseconds; whether that was all."""

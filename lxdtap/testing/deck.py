@@ -235,11 +235,11 @@ class Taping(Deck):
         """On the service's thread."""
         if told := word(event):
             self.notes.append(told)
-        records = [encode(kept) for kept in self._trimmer.add(event)]
+        block = b"".join(map(encode, self._trimmer.add(event)))
         if self._failure:
             return
         try:
-            self._spool.add(records)
+            self._spool.add(block)
         except OSError as error:
             self._failure = error.strerror or str(error)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lxdtap.transaction import Direction, Moment, decode
-from lxdtap.wire import http1, tunnel
+from lxdtap.wire import http1, tunnel, whole
 from lxdtap.wire.events import (
     Closed,
     Cut,
@@ -27,6 +27,7 @@ from lxdtap.wire.events import (
     RequestHead,
     ResponseHead,
     Switched,
+    WholeMessage,
 )
 from lxdtap.wire.http1 import RawHeaders
 
@@ -59,7 +60,7 @@ class Wire:
     def __init__(self, connection: int, limit: int) -> None:
         self._connection = connection
         self._limit = limit
-        self._readers = {Direction.SENT: http1.Reader(), Direction.RECEIVED: http1.Reader()}
+        self._requests, self._responses = http1.Reader(), http1.Reader()
         self._due: deque[_Asked] = deque()
         self._exchanges = 0
         self._sending: _Asked | None = None  # the request whose body is still coming
@@ -70,7 +71,7 @@ class Wire:
     @property
     def idle(self) -> bool:
         """Whether nothing is under way: every request answered, no tunnel, no half a head."""
-        return self._tunnel is None and not self._due and self._readers[Direction.SENT].idle
+        return self._tunnel is None and not self._due and self._requests.idle
 
     @property
     def asked(self) -> bytes | None:
@@ -83,12 +84,21 @@ class Wire:
         """Whether the connection has left HTTP."""
         return self._tunnel is not None
 
+    def whole(self, direction: Direction, data: bytes, at: Moment) -> WholeMessage | None:
+        """Take bytes that passed, if they are one whole message; None: they are not, feed them."""
+        if self._tunnel is not None:
+            return None
+        return self._asks(data, at) if direction is Direction.SENT else self._answers(data, at)
+
     def feed(self, direction: Direction, data: bytes, at: Moment) -> Iterator[Event]:
         """Take bytes that passed in one direction."""
         if self._tunnel is not None:
             yield from self._tunnel.feed(direction, data, at)
             return
-        self._readers[direction].receive(data)
+        if message := self.whole(direction, data, at):
+            yield message
+            return
+        self._reader(direction).receive(data)
         yield from self._read_requests(at)
         yield from self._read_responses(at)
 
@@ -111,10 +121,38 @@ class Wire:
         else:
             yield from self._opaque(reason, at)
 
-    # -- HTTP
+    def _reader(self, direction: Direction) -> http1.Reader:
+        return self._requests if direction is Direction.SENT else self._responses
+
+    # -- HTTP, whole
+
+    def _asks(self, data: bytes, at: Moment) -> WholeMessage | None:
+        if self._held or not self._requests.idle:
+            return None
+        if not self._exchanges and data.startswith(STARTTLS):
+            return None
+        found = whole.request(data)
+        if found is None:
+            return None
+        method, head, body = found
+        asked = self._ask(method)
+        self._sending = None
+        self._requests.forgive(method)
+        return WholeMessage(self._connection, asked.exchange, at, Direction.SENT, head, body)
+
+    def _answers(self, data: bytes, at: Moment) -> WholeMessage | None:
+        if not self._due or self._due[0].upgrade or not self._responses.idle:
+            return None
+        found = whole.response(data, self._due[0].method)
+        if found is None:
+            return None
+        exchange = self._due.popleft().exchange
+        return WholeMessage(self._connection, exchange, at, Direction.RECEIVED, *found)
+
+    # -- HTTP, piece by piece
 
     def _read_requests(self, at: Moment) -> Iterator[Event]:
-        reader = self._readers[Direction.SENT]
+        reader = self._requests
         if not self._exchanges and reader.startswith(STARTTLS):
             yield from self._starttls(at)
             return
@@ -144,19 +182,18 @@ class Wire:
         if isinstance(framing, str):
             yield from self._request_garbled(framing, at)
         else:
-            self._readers[Direction.SENT].expect(framing)
+            self._requests.expect(framing)
 
     def _request_over(self, end: http1.End, at: Moment) -> Iterator[Event]:
         asked, self._sending = self._sending, None
         assert asked is not None  # an end only ever follows its head
-        if asked.method == b"POST":
-            self._readers[Direction.SENT].forgive()
+        self._requests.forgive(asked.method)
         self._held = asked.upgrade and asked in self._due and asked is not self._answering
         yield MessageEnd(self._connection, asked.exchange, at, Direction.SENT, end.trailers)
 
     def _request_garbled(self, reason: str, at: Moment) -> Iterator[Event]:
         """A head or a body cannot be followed: the rest of what is sent is this request's."""
-        reader = self._readers[Direction.SENT]
+        reader = self._requests
         if self._sending is None:
             yield from self._unreadable(reason, reader.take(), at)
             return
@@ -166,7 +203,7 @@ class Wire:
 
     def _unreadable(self, reason: str, raw: bytes, at: Moment) -> Iterator[Event]:
         """Bytes that are no request make one all the same: whoever debugs must see them."""
-        self._readers[Direction.SENT].give_up()
+        self._requests.give_up()
         first = raw.partition(b"\n")[0].removesuffix(b"\r")
         asked = self._ask(b"?")
         yield self._head(asked, at, http1.request_line(first) or (b"?", b"", b""), ())
@@ -175,7 +212,7 @@ class Wire:
             yield self._data(asked, Direction.SENT, raw, at)
 
     def _read_responses(self, at: Moment) -> Iterator[Event]:
-        reader = self._readers[Direction.RECEIVED]
+        reader = self._responses
         while self._tunnel is None and (item := reader.next()) is not None:
             match item:
                 case http1.Head():
@@ -196,7 +233,7 @@ class Wire:
             yield from self._opaque("the answer is not HTTP", at, head.raw)
             return
         if not self._due:
-            early = self._readers[Direction.SENT].take()
+            early = self._requests.take()
             yield from self._unreadable("it was answered before its head was complete", early, at)
         asked = self._due[0]
         version, status, reason = line
@@ -207,7 +244,7 @@ class Wire:
         if status == 101:
             yield from self._upgraded(asked, head.headers, at)
         elif event.interim:
-            self._readers[Direction.RECEIVED].restart()
+            self._responses.restart()
         else:
             yield from self._response_body(asked, head, line, at)
 
@@ -217,10 +254,10 @@ class Wire:
         self._answering = asked
         framing = http1.response_framing(head.headers, line[0], line[1], asked.method)
         if isinstance(framing, str):
-            self._readers[Direction.RECEIVED].give_up()
+            self._responses.give_up()
             yield Garbled(self._connection, asked.exchange, at, Direction.RECEIVED, framing)
         else:
-            self._readers[Direction.RECEIVED].expect(framing)
+            self._responses.expect(framing)
         if asked.upgrade:
             # Refused: what was held is requests, and their answers may follow in the same read.
             self._held = False
@@ -234,14 +271,14 @@ class Wire:
     # -- the ends
 
     def _requests_over(self, at: Moment) -> Iterator[Event]:
-        reader = self._readers[Direction.SENT]
+        reader = self._requests
         if self._sending is not None:
             yield self._cut(self._sending, Direction.SENT, at)
         elif reader.pending and not self._held:
             yield from self._unreadable("the client stopped inside its head", reader.take(), at)
 
     def _responses_over(self, at: Moment) -> Iterator[Event]:
-        reader = self._readers[Direction.RECEIVED]
+        reader = self._responses
         if reader.end():
             yield from self._response_over((), at)
         elif self._answering is not None:
@@ -253,15 +290,15 @@ class Wire:
 
     def _untold(self, at: Moment) -> Iterator[Event]:
         """What came and was not told of yet, because it was not whole or had to wait."""
-        if self._readers[Direction.RECEIVED].pending:
+        if self._responses.pending:
             yield from self._responses_over(at)
-        reader = self._readers[Direction.SENT]
+        reader = self._requests
         if self._sending is None and reader.pending:
             where = "before an upgrade was answered" if self._held else "inside its head"
             yield from self._unreadable(f"the connection ended {where}", reader.take(), at)
 
     def _cut(self, asked: _Asked, direction: Direction, at: Moment) -> Event:
-        doing = self._readers[direction].doing
+        doing = self._reader(direction).doing
         return Cut(self._connection, asked.exchange, at, direction, doing)
 
     # -- leaving HTTP
@@ -298,8 +335,8 @@ class Wire:
         yield Switched(self._connection, asked.exchange, at, protocol, reason)
         self._tunnel = tunnel.Tunnel(self._connection, asked.exchange, decoders)
         rest = {
-            Direction.SENT: self._readers[Direction.SENT].take(),
-            Direction.RECEIVED: received + self._readers[Direction.RECEIVED].take(),
+            Direction.SENT: self._requests.take(),
+            Direction.RECEIVED: received + self._responses.take(),
         }
         for direction, data in rest.items():
             if data:

@@ -100,6 +100,20 @@ class MessageEnd(NamedTuple):
     trailers: RawHeaders = ()
 
 
+class WholeMessage(NamedTuple):
+    """A request or a response that came at once: its head as it was sent, its body without chunks.
+
+    It stands for a head, data and an end (:func:`lxdtap.wire.whole.spelled`).
+    """
+
+    connection: int
+    exchange: int
+    at: Moment
+    direction: Direction
+    head: bytes
+    body: bytes
+
+
 class Garbled(NamedTuple):
     """A message cannot be followed from here on; its bytes come as :class:`Data` to the end."""
 
@@ -160,14 +174,11 @@ OfExchange = (
 )
 """What happens to an exchange that has begun."""
 
-Event = Opened | Refused | RequestHead | OfExchange | Closed | Said
+Event = Opened | Refused | RequestHead | WholeMessage | OfExchange | Closed | Said
 
 
 def word(event: Event) -> str:
     """What an event tells a person of the tap itself; empty where it tells of traffic."""
-    match event:
-        case Said():
-            return event.text
-        case Refused():
-            return event.reason
-    return ""
+    if isinstance(event, Said):
+        return event.text
+    return event.reason if isinstance(event, Refused) else ""

@@ -48,9 +48,11 @@ from lxdtap.wire.events import (
     Said,
     Skipped,
     Switched,
+    WholeMessage,
 )
 from lxdtap.wire.http1 import RawHeaders
 from lxdtap.wire.websocket import close_code
+from lxdtap.wire.whole import spelled
 
 CAPTURE = 4 << 20
 """Bytes of a body that are usually kept; larger ones are counted and hashed."""
@@ -159,6 +161,8 @@ class Fold:
             case RequestHead():
                 self._begin(connection, event)
                 return []
+            case WholeMessage():
+                return [update for each in spelled(event) for update in self.add(each)]
             case Refused():
                 connection.own = True
                 return [Note(event.reason, event.at)]

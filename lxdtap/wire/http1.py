@@ -91,6 +91,12 @@ def parse_head(block: bytes) -> Head:
     return Head(start, tuple(_field(b" ".join(parts)) for parts in fields), block)
 
 
+def end_of_head(data: bytes) -> int:
+    """Where the head that these bytes begin with ends, its empty line included; 0 if nowhere."""
+    match = _END_OF_HEAD.search(data)
+    return match.end() if match else 0
+
+
 def _field(line: bytes) -> tuple[bytes, bytes]:
     name, _, value = line.partition(b":")
     return name, value.strip(b" \t")
@@ -208,9 +214,9 @@ class Reader:
         """What was read was no whole message (an interim response): the next head follows."""
         self._state = _State.HEAD
 
-    def forgive(self) -> None:
+    def forgive(self, method: bytes) -> None:
         """Pass over up to four CR or LF before the next head, as Go's server.go after a POST."""
-        self._line_ends = 4
+        self._line_ends = 4 if method == b"POST" else 0
 
     def give_up(self) -> None:
         """From here on, give out what comes as raw data."""

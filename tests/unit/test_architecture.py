@@ -20,7 +20,7 @@ MODULES = {
 PURE_RINGS = (
     {"errors", "terminal", "transaction", "endpoint", "remotes"},
     {
-        *("wire.http1", "wire.websocket", "wire.events", "wire.records"),
+        *("wire.http1", "wire.websocket", "wire.events", "wire.records", "wire.whole"),
         *("wire.tunnel", "wire.connection", "wire.fold"),
     },
     {"content", "lxd", "redact", "masking"},

@@ -435,3 +435,16 @@ def test_garbage_never_raises(
         here.give_up("busy")
     here.say(*words[patience:] if patience is not None else [], *ends, "||")
     assert sorted(t.number for t in here.finished) == list(range(1, here.fold.count + 1))
+
+
+def test_nothing_is_whole_behind_http() -> None:
+    """What looks like a request in a tunnel is the tunnel's."""
+    here = talk(">>", UPGRADE, "<<", SWITCHING)
+    assert here.wire.whole(Direction.SENT, GET, here.at) is None
+
+
+def test_what_is_whole_may_follow_what_was_not() -> None:
+    """A connection may go from pieces to whole messages and back."""
+    words = (">>", GET[:-1], GET[-1:], "<<", OK, ">>", GET, "<<", OK[:-1], OK[-1:], ">>", GET)
+    told = talk(*words, b"", "<<", OK).finished
+    assert statuses(told) == [200, 200, 200]

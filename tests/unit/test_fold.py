@@ -73,7 +73,7 @@ def test_a_transaction_tells_who_asked_whom() -> None:
 
 def test_transactions_are_numbered_across_connections() -> None:
     """Numbers count from 1 in the order in which requests begin, whatever their connection."""
-    here = talk(">>", GET)
+    here = talk(">>", GET[:-1], GET[-1:])
     here.fold.add(Opened(2, Moment(0, 0), BASE, None))
     (head, *_) = here.events
     assert isinstance(head, RequestHead)
@@ -215,7 +215,7 @@ def test_either_end_may_come_first() -> None:
     """A transaction ends with the later of its two messages."""
     fold = Fold(9)
     fold.add(Opened(1, Moment(0, 0), BASE, None))
-    here = talk(">>", POST, "<<", OK)
+    here = talk(">>", POST[:-1], POST[-1:], "<<", OK[:-1], OK[-1:])
     ends = [event for event in here.events if isinstance(event, MessageEnd)]
     for event in here.events:
         if event not in ends:
