@@ -154,7 +154,9 @@ _COLOUR = click.option(
     show_default=True,
     help="Colours; auto: on a terminal, minding NO_COLOR and FORCE_COLOR.",
 )
-_SHOW_SECRETS = click.option("--show-secrets", is_flag=True, help="Show credentials as they are.")
+_SHOW_SECRETS = click.option(
+    "--show-secrets", is_flag=True, help="Show credentials and settings as they are."
+)
 
 
 @click.group(help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
@@ -316,15 +318,18 @@ def _more_redaction(redact: Sequence[str], redact_with: str) -> dict[str, Any]:
 
 def _run_or_replay(options: Options, cassette: str, environ: dict[str, str]) -> int:
     """Tap; where there is no daemon, and a cassette for that case, play that."""
-    from lxdtap import play, run
-    from lxdtap.stage import say
+    from lxdtap import run
 
     try:
         return run.run(options, environ)
     except NoneFoundError as error:
         if not cassette:
             raise
-        say(str(error))
+        missing = str(error)
+    from lxdtap import play
+    from lxdtap.stage import say
+
+    say(missing)
     say(f"until then, {cassette} is played in its place; what it answers stands at its top")
     instead = play.Options(
         cassette,

@@ -7,10 +7,12 @@ import os
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lxdtap.errors import ProjectError
-from lxdtap.record.save import Hook
+
+if TYPE_CHECKING:
+    from lxdtap.record.save import Hook
 
 NAME = "pyproject.toml"
 
@@ -33,7 +35,9 @@ def _redactions(file: Path) -> list[str]:
         settings: Any = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ProjectError(f"cannot read {file}: {error}; mend it") from error
-    found = settings.get("tool", {}).get("lxdtap", {}).get("redact", [])
+    found = settings
+    for name, otherwise in (("tool", {}), ("lxdtap", {}), ("redact", [])):
+        found = found.get(name, otherwise) if isinstance(found, dict) else None
     if not (isinstance(found, list) and all(isinstance(text, str) for text in found)):
         raise ProjectError(f"redact in [tool.lxdtap] of {file} is no list of texts; mend it")
     return found

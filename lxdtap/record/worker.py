@@ -78,7 +78,9 @@ class Worker:
         buffer = bytearray()
         ticked = time.monotonic()
         while True:
-            ready, _, _ = select.select([sock], [], [], _TICK)
+            # Nobody is woken for nothing: a sidecar may stand idle for weeks.
+            waits = self._aside or self._fold.busy
+            ready, _, _ = select.select([sock], [], [], _TICK if waits else None)
             if ready:
                 data = sock.recv(_READ)
                 if not data:

@@ -143,6 +143,11 @@ class Fold:
         self._limit = limit
         self._connections: dict[int, _Connection] = {}
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way, of which :meth:`tick` may tell."""
+        return any(connection.exchanges for connection in self._connections.values())
+
     def add(self, event: Event) -> list[Update]:
         """Take an event; return what is worth telling now.
 

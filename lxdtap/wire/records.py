@@ -86,10 +86,10 @@ def decode(block: bytes) -> list[Event]:
 
 def _event(number: int, *fields: Any) -> Event:  # noqa: ANN401 - hostile, maybe
     kind: Callable[..., Event] = KINDS[number]
-    names = KINDS[number]._fields
-    if len(fields) != len(names):
+    checks = _CHECKS[number]
+    if len(fields) != len(checks):
         raise UnreadableRecordError(f"{KINDS[number].__name__} with {len(fields)} fields")
-    return kind(*(_FIELDS[name](value) for name, value in zip(names, fields, strict=True)))
+    return kind(*[check(value) for check, value in zip(checks, fields, strict=True)])
 
 
 def _plain(value: object) -> Any:  # noqa: ANN401 - what MessagePack knows
@@ -119,8 +119,9 @@ def _is(kind: type) -> Callable[[Any], Any]:
 
 
 def _integer(value: Any) -> int:  # noqa: ANN401 - hostile, maybe
-    number: int = _is(int)(value)
-    return number
+    if type(value) is not int:
+        raise UnreadableRecordError(f"{value!r:.50} where a number belongs")
+    return value
 
 
 def _peer(value: Any) -> Peer | None:  # noqa: ANN401 - hostile, maybe
@@ -172,3 +173,4 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "doing": _is(str),
     "why": _is(str),
 }
+_CHECKS = [[_FIELDS[name] for name in kind._fields] for kind in KINDS]

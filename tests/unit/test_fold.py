@@ -229,6 +229,13 @@ def test_a_closed_connection_is_forgotten() -> None:
     assert shown(talk(">>", GET, "||"), 9 * VISIBLE_AFTER) == []
 
 
+def test_a_fold_is_busy_while_something_is_under_way() -> None:
+    """From a request's beginning to the end of its answer."""
+    here = talk()
+    told = [here.say(*words).fold.busy for words in ([], [">>", GET], ["<<", OK], ["||"])]
+    assert told == [False, True, False, False]
+
+
 def test_what_is_said_of_the_tap_is_passed_on() -> None:
     """A word about the tap itself is a note, whatever else goes on."""
     assert Fold(9).add(Said(Moment(1, 2), "odd")) == [Note("odd", Moment(1, 2))]
