@@ -1,13 +1,15 @@
-"""Credentials out, placeholders in: one secret, one placeholder, wherever it turns up again.
+"""Secrets out, placeholders in: one secret, one placeholder, wherever it turns up again.
 
-Pure. What is secret is told by the key it stands under (the list is in docs/redaction.md), and
-from then on the value is known everywhere: in URLs, in events, in escaped copies in log messages.
+Pure. What is secret is told by the key it stands under (the list is in docs/redaction.md): that
+of a credential, or of a setting in which people keep some. From then on the value is known
+everywhere: in URLs, in events, in escaped copies in log messages.
 Hostile text costs time in proportion to its length: each run is looked through once, from its
 beginning, and possessively.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import urllib.parse
@@ -28,17 +30,27 @@ REMEMBERED = 10_000
 """Secrets kept in mind; the oldest are forgotten first."""
 ODD = 400
 """Spellings that are looked for of secrets that are not one word; each costs a search."""
+CLEAN = 10_000
+"""Strings kept in mind that hold no secret: documents say the same again and again."""
+LONGEST_CLEAN = 256
+"""Characters of these, and of names."""
 ALIKE = 16
 """Secrets that are looked for of those that begin alike, as an issuer's tokens do."""
 
 _NAMES = (
     r"pass(?:word|wd|phrase)|secret|token|credential|macaroon"
-    r"|(?:api|private|access|certificate)[._-]?key"
+    r"|(?:api|private|access|certificate)[._-]?key|provider\.environment"
 )
 _HEADERS = r"(?:proxy-)?authorization\Z|(?:set-)?cookie\Z|x-(?:lxd|incus)-oidc"
 # A time is none, as in core.remote_token_expiry.
 _KEY = re.compile(rf"(?!.*expir)(?:.*(?:{_NAMES})|peers\..*\.key\Z)", re.IGNORECASE | re.DOTALL)
 _HEADER = re.compile(rf"(?!.*expir)(?:.*(?:{_NAMES})|{_HEADERS})", re.IGNORECASE | re.DOTALL)
+# Settings in which people keep secrets (LXD's doc/reference/instance_options.md).
+_SETTINGS = ("environment.", "user.", "cloud-init.", "raw.")
+_SETTING = r"(?:environment|user|cloud-init|raw)\."
+_SETTING_NAME = re.compile(_SETTING)
+_ABOUT = "server_version"
+"""Stands in the ``environment`` of ``GET /1.0``, which is the daemon's."""
 _WORD = re.compile(rf"[0-9A-Za-z_-]{{{SHORTEST},}}")
 _PLACEHOLDER = re.compile(r"REDACTED-\d+")
 _PAIR = re.compile(r"=([^;]+)")
@@ -51,8 +63,8 @@ def _run(characters: str) -> str:
     return rf"(?!{run}*?expir){named}{run}++"
 
 
-_NAME = _run(r"\w.-")
-_KEY_IN_JSON = _run(r"\w. -")
+_NAME = "(?:" + _SETTING + r"[\w.-]++|" + _run(r"\w.-") + ")"
+_KEY_IN_JSON = "(?:" + _SETTING + r'[^"\\]++|' + _run(r"\w. -") + ")"
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -70,6 +82,22 @@ _MEMBER = _pattern(
 _STREAM = _pattern(
     r'(?P<open>"(?:\d{1,3}|control|fs|criu|state)\\*+"\s*+:\s*+\\*+")(?P<value>[0-9a-f]{64})'
 )
+# The same with many values: "environment":{"A":"x"}, "secrets":{"fs":"y"}, "tokens":["z"].
+_INSIDE = r'(?:[^"\\]++|(?:(?P=b){2}\\\\)++|(?!(?P=b)")\\++"?)*+'
+_MEMBERS = _pattern(
+    rf'(?<!\\)(?P<b>\\*+)"(?:environment|{_KEY_IN_JSON})(?P=b)"\s*+:\s*+[\[{{]'
+    rf'(?:(?P=b)"{_INSIDE}(?:(?P=b)")?+|(?!(?P=b)")[^\[\]{{}}"])++'
+)
+_STRING = _pattern(
+    rf'(?<!\\)(?P<b>\\*+)"(?P<value>{_INSIDE})(?P<close>(?:(?P=b)")?+)(?P<key>\s*+:)?+'
+)
+# A member of Go's map, as in map[control:x fs:y].
+_ENTRY = _pattern(
+    rf"(?P<open>(?<=[\[ ])(?:{_NAME}|\d{{1,3}}(?=:[0-9a-f]{{64}}\b)|(?:control|fs|criu|state)"
+    r"(?=:[0-9a-f]{64}\b)):)(?P<value>[^\s\]]++(?: (?![\w.-]++:)[^\s\]]++)*+)"
+)
+# A member of a row in SQL, VALUES(1,'user.x','y'), or in an error, cannot set 'user.x' to 'y'.
+_COLUMN = _pattern(rf"(?P<open>'{_NAME}'(?:\s*+,\s*+| to )')(?P<value>(?:[^']++|'')++)")
 # A parameter of a query, an option of a command, an assignment.
 _PARAMETER = _pattern(
     rf"(?P<open>(?<![\w.-]){_NAME}=(?P<quote>\\*+[\"'])?+)"
@@ -99,6 +127,14 @@ def _unquoted(match: re.Match[str]) -> str:
     return urllib.parse.unquote(match["value"])
 
 
+def _as_it_is(match: re.Match[str]) -> str:
+    return str(match["value"])
+
+
+def _undoubled(match: re.Match[str]) -> str:
+    return match["value"].replace("''", "'")
+
+
 def _in_one_line(match: re.Match[str]) -> str:
     return re.sub(r"\\+[nr]|\s", "", match["value"])
 
@@ -107,7 +143,9 @@ def _in_one_line(match: re.Match[str]) -> str:
 _RULES: tuple[tuple[str, re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     ("-----BEGIN", _PRIVATE, _in_one_line),
     ('"', _MEMBER, _unescaped),
-    ('"', _STREAM, lambda match: match["value"]),
+    ('"', _STREAM, _as_it_is),
+    ("map[", _ENTRY, _as_it_is),
+    ("'", _COLUMN, _undoubled),
     ("=", _PARAMETER, _unquoted),
     ("@", _USER, _unquoted),
 )
@@ -123,6 +161,7 @@ class Redactor:
     def __init__(self) -> None:
         self._placeholders: OrderedDict[str, str] = OrderedDict()
         self._count = 0
+        self._clean: set[str] = set()  # what holds no secret, as far as is known now
         # Those to be found anywhere: words by their beginnings, the others by each spelling.
         self._words: OrderedDict[str, dict[str, str]] = OrderedDict()
         self._least = LONGEST
@@ -159,12 +198,25 @@ class Redactor:
     def text(self, text: str) -> str:
         """Text, a URL or a message without what is known or looks to be secret."""
         text, count = self._known(text), self._count
+        if '"' in text:
+            text = _MEMBERS.sub(self._members, text)
         for hint, pattern, read in _RULES:
             if hint in text:
                 text = self._replace(text, pattern, read)
         if ":" in text:
             text = _LINE.sub(self._line, text)
         return text if self._count == count else self._known(text)
+
+    def _cleaned(self, text: str) -> str:
+        """The same for one of the strings of which documents and headers are made."""
+        if text in self._clean:
+            return text
+        clean = self.text(text)
+        if clean == text and len(text) <= LONGEST_CLEAN:
+            if len(self._clean) >= CLEAN:
+                self._clean.clear()
+            self._clean.add(text)
+        return clean
 
     # -- where secrets stand
 
@@ -173,13 +225,23 @@ class Redactor:
     ) -> str:
         return pattern.sub(lambda match: match["open"] + self._placeholder(read(match)), text)
 
+    def _members(self, match: re.Match[str]) -> str:
+        return match[0] if _ABOUT in match[0] else _STRING.sub(self._string, match[0])
+
+    def _string(self, match: re.Match[str]) -> str:
+        if match["key"] or not match["value"]:
+            return match[0]
+        return f'{match["b"]}"{self._placeholder(_unescaped(match))}{match["close"]}'
+
     def _line(self, match: re.Match[str]) -> str:
         name, value = match["name"], match["value"]
-        return match["open"] + (self._header(name, value) if _HEADER.match(name) else value)
+        if _SETTING_NAME.match(name):
+            return match["open"] + self._placeholder(value)
+        return match["open"] + (self._header(name, value) if _is_secret_header(name) else value)
 
     def _header(self, name: str, value: str) -> str:
-        if not (value and _HEADER.match(name)):
-            return self.text(value)
+        if not (value and _is_secret_header(name)):
+            return self._cleaned(value)
         kind = name.lower()
         if kind.endswith("cookie") and "=" in value:
             # Only the first pair of Set-Cookie is the cookie (RFC 6265, 4.1.1).
@@ -203,19 +265,46 @@ class Redactor:
 
     def _json(self, value: Json, also: Also | None, *, secret: bool = False) -> Json:
         if isinstance(value, str):
-            return self._placeholder(value) if secret and value else self.text(value)
+            return self._placeholder(value) if secret and value else self._cleaned(value)
         if isinstance(value, list):
             return [self._json(item, also, secret=secret) for item in value]
         if isinstance(value, dict):
             for stream_secret in lxd.operation_streams(value):
                 self._placeholder(stream_secret)
+            columns = value.get("columns")
+            if not secret and isinstance(columns, list) and isinstance(value.get("rows"), list):
+                return self._table(value, columns, also)
             return {
-                self.text(key): self._json(item, also, secret=secret or _is_secret(key, item, also))
+                self._cleaned(key): self._json(
+                    item, also, secret=secret or _is_secret(key, item, also)
+                )
                 for key, item in value.items()
             }
         if secret and isinstance(value, (int, float)) and not isinstance(value, bool):
             return self._placeholder(str(value))  # a password of digits, sent as a number
         return value
+
+    def _table(self, value: dict[str, Json], columns: list[Json], also: Also | None) -> Json:
+        """What a SELECT found (LXD's lxd/api_internal.go): its ``rows`` have no keys."""
+        rows = value["rows"]
+        assert isinstance(rows, list)
+        found: list[Json] = [
+            self._row(columns, row, also) if isinstance(row, list) else self._json(row, also)
+            for row in rows
+        ]
+        return {key: found if key == "rows" else self._json(value[key], also) for key in value}
+
+    def _row(self, columns: list[Json], row: list[Json], also: Also | None) -> Json:
+        """A row, where a column's name tells what a cell is, or the cell before it."""
+        named = zip(row, [*columns, *row], ["", *row], strict=False)
+        return [
+            self._json(
+                cell,
+                also,
+                secret=any(isinstance(key, str) and _is_secret(key, cell, also) for key in keys),
+            )
+            for cell, *keys in named
+        ]
 
     # -- what is known
 
@@ -227,6 +316,7 @@ class Redactor:
             self._placeholders.move_to_end(secret)
             return known
         self._count += 1
+        self._clean.clear()
         placeholder = self._placeholders[secret] = f"REDACTED-{self._count}"
         if len(self._placeholders) > REMEMBERED:
             self._placeholders.popitem(last=False)
@@ -278,8 +368,38 @@ class Redactor:
         return clean + word[done:]
 
 
+def is_setting(key: str, value: Json) -> bool:
+    """Whether a member of a document holds what people set for themselves.
+
+    An exec's ``environment`` is, but not that of ``GET /1.0``, which tells of the daemon.
+    """
+    if key == "environment":
+        return not (isinstance(value, dict) and _ABOUT in value)
+    return key.startswith(_SETTINGS)
+
+
+def is_credential(name: str) -> bool:
+    """Whether what stands under a name, in JSON or in a query, is a credential."""
+    return bool(_KEY.match(name)) if len(name) > LONGEST_CLEAN else _short_key(name)
+
+
 def _is_secret(key: str, value: Json, also: Also | None) -> bool:
-    return bool(_KEY.match(key)) or (also is not None and also(key, value))
+    return is_credential(key) or is_setting(key, value) or (also is not None and also(key, value))
+
+
+@functools.lru_cache(CLEAN)
+def _short_key(key: str) -> bool:
+    """Whether secrets stand under a key. The keys of documents are few, and looked at often."""
+    return bool(_KEY.match(key))
+
+
+@functools.lru_cache(CLEAN)
+def _short_header(name: str) -> bool:
+    return bool(_HEADER.match(name))
+
+
+def _is_secret_header(name: str) -> bool:
+    return bool(_HEADER.match(name)) if len(name) > LONGEST_CLEAN else _short_header(name)
 
 
 def _spellings(secret: str) -> set[str]:

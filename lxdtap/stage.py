@@ -6,7 +6,10 @@ Who plays it, a tap or a recording, is handed in.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import os
+import select
 import signal
 import socket
 import sys
@@ -23,6 +26,8 @@ from lxdtap.transaction import Peer
 
 DRAIN = 5.0
 """Seconds that what is under way is given to finish when the stage is struck."""
+_PATIENCE = 0.2
+"""Seconds that whoever reads stderr is waited for."""
 CLIENTS: Mapping[Kind, str] = {"lxd": "lxc", "incus": "incus"}
 _OURSELVES = (
     "the daemon to tap and lxdtap's own socket are the same, {}: unset LXD_DIR, LXD_SOCKET,"
@@ -87,9 +92,30 @@ class Setting:
     hello: bool = False
 
 
-def say(text: str) -> None:
-    """A line of lxdtap's own for the user, on stderr."""
-    print(f"lxdtap: {escape(text)}", file=sys.stderr, flush=True)
+def say(text: str, wait: float = _PATIENCE) -> None:
+    """A line of lxdtap's own for the user, on stderr; left out where nobody reads that.
+
+    Args:
+        text: what to say.
+        wait: seconds for which a reader is waited for that has not taken what came before.
+    """
+    _put(f"lxdtap: {escape(text)}", wait)
+
+
+def _put(line: str, wait: float) -> None:
+    """Write a line to stderr. A reader that is gone, or asleep, is no reason to stop."""
+    if sys.stderr is None:  # it was closed before we came
+        return
+    try:
+        number = sys.stderr.fileno()
+    except io.UnsupportedOperation:  # it is no file, as in tests of programs that use us
+        print(line, file=sys.stderr, flush=True)
+        return
+    waiting = select.poll()
+    waiting.register(number, select.POLLOUT)
+    with contextlib.suppress(OSError):
+        if waiting.poll(1000 * wait):
+            os.write(number, f"{line}\n".encode("utf-8", "backslashreplace"))
 
 
 class Stage:
@@ -170,7 +196,7 @@ class Stage:
 
     async def _sidecar(self, player: Player, door: listener.Listener) -> int:
         setting, variables = self._setting, self._variables(door)
-        print(f"export {' '.join(f'{k}={v}' for k, v in variables.items())}", file=sys.stderr)
+        _put(f"export {' '.join(f'{k}={v}' for k, v in variables.items())}", _PATIENCE)
         say(
             f"{setting.what}; type the line above in another terminal and use"
             f" {CLIENTS[setting.kind]} there; Ctrl-C ends it"
@@ -240,6 +266,7 @@ async def hello(path: str) -> None:
     """Ask ``GET /1.0`` of whoever plays there."""
     reader, writer = await asyncio.open_unix_connection(path)
     writer.write(b"GET /1.0 HTTP/1.1\r\nHost: lxdtap\r\nConnection: close\r\n\r\n")
-    await reader.read()
+    while await reader.read(1 << 16):
+        pass  # it is the log that shows it, however long it is
     writer.close()
     await writer.wait_closed()

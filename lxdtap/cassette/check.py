@@ -13,10 +13,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from lxdtap import content
-from lxdtap.cassette.cleaning import Cleaner, is_command, is_setting
+from lxdtap.cassette.cleaning import (
+    Cleaner,
+    carries_data,
+    is_command,
+    is_of_the_database,
+    takes_a_file,
+)
 from lxdtap.cassette.model import Cassette, Interaction, Piece
 from lxdtap.content import Document, Json
-from lxdtap.redact import Redactor
+from lxdtap.redact import Redactor, is_setting
 from lxdtap.transaction import Body, Headers, Opcode, Request, Response, decode
 
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----\s*(?:\\n)?[0-9A-Za-z+/]{20}")
@@ -202,7 +208,7 @@ def _looks(clean: Interaction) -> Iterator[_Found]:
     yield from _looks_in_message("request", asked)
     if answer is not None:
         yield from _looks_in_message("response", answer)
-    data = clean.stream not in ("", "control")
+    data = carries_data(clean)
     for piece in clean.pieces:
         words = not data and piece.opcode is Opcode.TEXT
         yield from _looks_in_body("frame", piece.payload, (), words=words)
@@ -275,21 +281,36 @@ def _is_random(run: str) -> bool:
 
 
 def _notes(interaction: Interaction) -> Iterator[tuple[str, str]]:
-    transaction = interaction.transaction
-    for name, message in (("request", transaction.request), ("response", transaction.response)):
-        if message is None or not message.body.captured:
-            continue
-        says = content.read(message.body, message.headers)
-        if not isinstance(says, Document):
-            yield f"{message.body.size} bytes that are never edited", f"{name} body"
-        elif any(is_command(key, None) for key in _commands(says.value)):
-            yield "a command that was run", f"{name} body"
+    asked, answer = interaction.transaction.request, interaction.transaction.response
+    yield from _notes_on(asked, "request", asked, file=takes_a_file(asked))
+    if answer is not None:
+        yield from _notes_on(asked, "response", answer, file=False)
     data = [p for p in interaction.pieces if _is_payload(interaction, p)]
     if data:
         size = sum(piece.payload.size for piece in data)
         yield f"{size} bytes that were typed, printed or sent", interaction.stream or "frames"
+    if not interaction.stream and any(_tells_a_command(p) for p in interaction.pieces):
+        yield "a command that was run", "frame"
     if not interaction.replayable:
         yield "it cannot be played again, for not all of the answer was kept", ""
+
+
+def _notes_on(
+    asked: Request, name: str, message: Request | Response, *, file: bool
+) -> Iterator[tuple[str, str]]:
+    if not message.body.captured:
+        return
+    says = content.read(message.body, message.headers)
+    if file or not isinstance(says, Document):
+        yield f"{message.body.size} bytes that are never edited", f"{name} body"
+    elif is_of_the_database(asked):
+        yield "what the database was asked, or said", f"{name} body"
+    elif _has_command(says):
+        yield "a command that was run", f"{name} body"
+
+
+def _has_command(says: Document) -> bool:
+    return any(is_command(key, None) for key in _commands(says.value))
 
 
 def _commands(value: Json) -> Iterator[str]:
@@ -299,7 +320,8 @@ def _commands(value: Json) -> Iterator[str]:
             yield from _commands(item)
     elif isinstance(value, dict):
         for key, item in value.items():
-            if isinstance(item, list) and all(str(i).startswith("REDACTED-") for i in item):
+            parts = item if isinstance(item, list) else [item]
+            if all(str(part).startswith("REDACTED-") for part in parts):
                 continue
             yield key
             yield from _commands(item)
@@ -308,4 +330,12 @@ def _commands(value: Json) -> Iterator[str]:
 def _is_payload(interaction: Interaction, piece: Piece) -> bool:
     if not piece.payload.captured or (piece.opcode is not None and piece.opcode.control):
         return False
-    return interaction.stream not in ("", "control") or piece.opcode is not Opcode.TEXT
+    return carries_data(interaction) or piece.opcode is not Opcode.TEXT
+
+
+def _tells_a_command(piece: Piece) -> bool:
+    """Whether it is an event of one (LXD's lxd/lifecycle/instance.go)."""
+    if piece.opcode is not Opcode.TEXT or b'"command"' not in piece.payload.captured:
+        return False
+    says = content.document(piece.payload.captured)
+    return says is not None and _has_command(says)

@@ -20,6 +20,7 @@ from lxdtap.transaction import (
     Direction,
     Headers,
     Opcode,
+    Request,
     Transaction,
     decode,
     encode,
@@ -28,18 +29,28 @@ from lxdtap.transaction import (
 
 _Message = list[tuple[int, Piece]]
 """The pieces of a message, and where they stand among all."""
-_SETTINGS = re.compile(r"environment\.|user\.|cloud-init\.|raw\.")
-"""Keys of settings in which people keep secrets (LXD's doc/reference/instance_options.md)."""
+_FILES = re.compile(r"/1\.0/.*/(?:files|metadata/templates)")
+_DATABASE = "/internal/sql"
 
 
-def is_setting(key: str, value: Json) -> bool:
-    """Whether a member of a document holds what people set for themselves.
+def takes_a_file(request: Request) -> bool:
+    """Whether a request's body is a file: also where it looks like JSON, and nothing says what."""
+    return bool(_FILES.fullmatch(request.path))
 
-    An exec's ``environment`` is, but not that of ``GET /1.0``, which tells of the daemon.
+
+def is_of_the_database(request: Request) -> bool:
+    """Whether it is for the daemon's database itself, as ``lxd sql`` asks; nobody knows what."""
+    return request.path == _DATABASE
+
+
+def carries_data(interaction: Interaction) -> bool:
+    """Whether its connection carries what was typed or printed, rather than the daemon's words.
+
+    So does an operation's of which nobody knows what it is for, as the answer was not recorded.
     """
-    if key == "environment":
-        return not (isinstance(value, dict) and "server_version" in value)
-    return bool(_SETTINGS.match(key))
+    if interaction.stream:
+        return interaction.stream != "control"
+    return lxd.operation_path(interaction.transaction.request.path) is not None
 
 
 def is_command(key: str, _value: Json) -> bool:
@@ -76,7 +87,7 @@ class Cleaner:
 
     def clean(self, interaction: Interaction) -> Interaction:
         """The interaction as it is to be written."""
-        data = interaction.stream not in ("", "control")
+        data = carries_data(interaction)
         clean = [
             numbered
             for message in _messages(interaction.pieces)
@@ -102,10 +113,19 @@ class Cleaner:
         asked, answer = transaction.request, transaction.response
         # In this order: an answer may echo what its target holds, and a body tell what that is.
         self._text(asked.target)
-        words = bool(asked.garbled) or _is_words(asked.headers)
-        request_body = self._payload(asked.body, asked.headers, words=words)
-        answer_body = answer and self._payload(
-            answer.body, answer.headers, words=_is_words(answer.headers)
+        dropped = self._rules.payload and is_of_the_database(asked)
+        words = bool(asked.garbled) or _is_words(asked.headers, asked.body)
+        request_body = (
+            self._data(asked.body)
+            if dropped or takes_a_file(asked)
+            else self._payload(asked.body, asked.headers, words=words)
+        )
+        answer_body = answer and (
+            self._data(answer.body)
+            if dropped
+            else self._payload(
+                answer.body, answer.headers, words=_is_words(answer.headers, answer.body)
+            )
         )
         request = replace(
             asked,
@@ -130,9 +150,6 @@ class Cleaner:
     def _headers(self, headers: Headers) -> Headers:
         return self._redactor.headers(headers) if self._rules.secrets else headers
 
-    def _is_secret(self, key: str, value: Json) -> bool:
-        return is_setting(key, value) or (self._rules.payload and is_command(key, value))
-
     def _payload(self, body: Body, headers: Headers, *, words: bool = False) -> Body:
         """A body or a message, cleaned where it is JSON.
 
@@ -150,7 +167,8 @@ class Cleaner:
         return self._words(body) if words and not self._rules.payload else self._data(body)
 
     def _document(self, says: Document, body: Body) -> Body:
-        clean = self._redactor.document(says.value, self._is_secret)
+        also = is_command if self._rules.payload else None
+        clean = self._redactor.document(says.value, also)
         return body if clean == says.value else _written(clean, body)
 
     def _words(self, body: Body) -> Body:
@@ -196,9 +214,11 @@ def _joined(message: _Message) -> Piece:
     return replace(last, payload=Body(size, data), opcode=first.opcode)
 
 
-def _is_words(headers: Headers) -> bool:
-    """Whether a body is the API's own: JSON that is odd, or that curl calls a form."""
+def _is_words(headers: Headers, body: Body) -> bool:
+    """Whether a body is the API's own: JSON that is odd, or that curl calls a form, or nobody."""
     kind = (header(headers, "content-type") or "").lower()
+    if not kind:
+        return body.captured.lstrip()[:1] in (b"{", b"[")
     return "json" in kind or "x-www-form-urlencoded" in kind
 
 

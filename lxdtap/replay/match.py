@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from lxdtap import lxd
 from lxdtap.content import Json
+from lxdtap.redact import is_credential
 from lxdtap.transaction import Body, Request, Transaction, header
 
 _PLACEHOLDER = re.compile(r"REDACTED-\d+")  # lxdtap.redact's
@@ -27,6 +28,8 @@ _VOLATILE = frozenset({"expires_at", "expiry_date"})
 """Members of a request that are made of the time at which it is sent (LXD's lxc/export.go)."""
 DECIDING = {206: "range", 304: "if-none-match", 412: "if-match", 416: "range"}
 """Statuses that answer a header of the request, and that header (RFC 9110, 13 and 14)."""
+_DEFAULTS = frozenset({("project", "default"), ("recursion", "0"), ("filter", "")})
+"""What a query need not say: it is what LXD takes where nothing is said."""
 _BOUNDARY = re.compile(rb"boundary=\"?([^\s\";]+)")
 _TELLING = ("x-lxd-", "x-incus-")  # headers that say what is done with a file or an image
 _NOTHING = (b"", b"null", b'""', b"{}")
@@ -77,9 +80,7 @@ def key(request: Request) -> Key:
     upgrade = (header(request.headers, "upgrade") or "").lower()
     ignored = _ignored(path)
     query = sorted((n, _spelled(n, v)) for n, v in pairs if n not in ignored)
-    return Key(
-        request.method, path, tuple(p for p in query if p != ("project", "default")), upgrade
-    )
+    return Key(request.method, path, tuple(p for p in query if p not in _DEFAULTS), upgrade)
 
 
 def _ignored(path: str) -> frozenset[str]:
@@ -268,7 +269,8 @@ def _queries_apart(ours: Key, theirs: Key) -> Iterator[str]:
     for name in sorted(recorded.keys() | asked.keys()):
         if recorded.get(name) != asked.get(name):
             pair = _shown(recorded.get(name)), _shown(asked.get(name))
-            yield f"query {name} ({pair[0]} recorded, {pair[1]} asked)"
+            values = "" if is_credential(name) else f" ({pair[0]} recorded, {pair[1]} asked)"
+            yield f"query {name}{values}"
 
 
 def _values(asked: Key) -> dict[str, list[str]]:

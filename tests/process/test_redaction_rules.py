@@ -92,7 +92,11 @@ def test_by_the_project(project: Path, daemon: FakeDaemon) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[tool.lxdtap]\nredact = 1\n", "[tool.lxdtap]\nredact = ['pin']\n", "[[[\n"]
+    "text",
+    [
+        *("[tool.lxdtap]\nredact = 1\n", "[tool.lxdtap]\nredact = ['pin']\n", "[[[\n"),
+        *("tool = 1\n", "[tool]\nlxdtap = []\n"),
+    ],
 )
 def test_a_project_that_cannot_be_read(project: Path, daemon: FakeDaemon, text: str) -> None:
     """One line that names the file, before anything is run."""
@@ -142,3 +146,22 @@ def test_what_is_no_function(project: Path, daemon: FakeDaemon, name: str) -> No
 def test_what_is_no_name(project: Path, daemon: FakeDaemon) -> None:
     """A usage error."""
     assert record(project, daemon, "--redact", "pin").returncode == 2
+
+
+def test_a_project_runs_nothing(project: Path, daemon: FakeDaemon) -> None:
+    """Modules that lie there under names that lxdtap or Python would import are left alone."""
+    for name in ("yaml", "msgpack", "click", "json", "tomllib", "sitecustomize", "lxdtap", "ours"):
+        (project / f"{name}.py").write_text("open('ran', 'w')\nraise SystemExit(9)\n")
+    (project / "pyproject.toml").write_text('[tool.lxdtap]\nredact = ["key:pin"]\n')
+    client = [sys.executable, "-I", "-c", CLIENT]
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lxdtap", "run", "-w", "c.yaml", "--", *client],
+        cwd=project,
+        env=environment(LXD_SOCKET=daemon.path),
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (project / "c.yaml").exists()
+    assert not (project / "ran").exists()

@@ -275,3 +275,36 @@ def test_a_line_is_for_people_and_programs() -> None:
     assert replace(told, note=True, where="").line("a.yaml", places) == (
         "a.yaml:11: note: interaction #7: a credential"
     )
+
+
+def test_files_and_the_database_are_noted() -> None:
+    """Also where they are JSON, of which only what is known to be secret is taken out."""
+    file = transaction({"a": 1}, {"metadata": None}, "/1.0/instances/c1/files?path=/x")
+    assert noted(Interaction(file)) == [("7 bytes that are never edited", "request body")]
+    query = transaction({"query": "SELECT"}, {"rows": []}, "/internal/sql")
+    assert noted(Interaction(query)) == [
+        ("what the database was asked, or said", "request body"),
+        ("what the database was asked, or said", "response body"),
+    ]
+
+
+def test_events_of_commands_are_noted() -> None:
+    """An event may tell what was run; once, however many do."""
+    ran = piece(b'{"type":"lifecycle","metadata":{"context":{"command":["id"]}}}')
+    gone = piece(b'{"type":"lifecycle","metadata":{"context":{"command":"REDACTED-1"}}}')
+    other = piece(b'{"type":"lifecycle","metadata":{"source":"command"}}')
+    odd = piece(b'"command" is no JSON')
+    events = transaction(target="/1.0/events")
+    assert noted(Interaction(events, (other, ran, ran))) == [("a command that was run", "frame")]
+    assert noted(Interaction(events, (other, gone, odd))) == []
+    control = transaction(target="/1.0/operations/x/websocket")
+    resized = piece(b'{"command":"window-resize"}')
+    assert noted(Interaction(control, (resized,), stream="control")) == []
+
+
+def test_a_stream_that_nobody_knows_is_noted() -> None:
+    """An operation's websocket carries data, unless it is known to be its control stream."""
+    told = transaction(target="/1.0/operations/x/websocket")
+    assert noted(Interaction(told, (piece(b"hello"),))) == [
+        ("5 bytes that were typed, printed or sent", "frames")
+    ]

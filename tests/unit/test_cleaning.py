@@ -251,3 +251,51 @@ def test_what_was_packed_is_plain_once_it_was_edited() -> None:
     )
     told = sent_as("application/json", gzip.compress(b'{"a":"x"}'), packed)
     assert clean(told) == told
+
+
+def test_a_file_is_a_file_where_it_looks_like_json() -> None:
+    """What lxc pushes says nothing of what it is: it is kept as it is, or left out."""
+    for target in (
+        "/1.0/instances/c1/files?path=/etc/x",
+        "/1.0/instances/c1/metadata/templates?path=x",
+        "/1.0/storage-pools/p/volumes/custom/v/files?path=/x",
+    ):
+        told = posted({"password": SECRET})
+        told = replace(told, request=replace(told.request, target=target, headers=()))
+        assert clean(told) == told
+        left = clean(told, Rules(payload=True)).request.body
+        assert (left.captured, left.size) == (b"", told.request.body.size)
+
+
+def test_the_database() -> None:
+    """What stands under the name of a secret is one in a row too; as payload all of it goes."""
+    told = reply(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n",
+        json.dumps({"columns": ["key", "value"], "rows": [["user.x", SECRET]]}).encode(),
+    )
+    told = replace(
+        told, request=replace(posted({"query": "SELECT"}).request, target="/internal/sql")
+    )
+    answer = clean(told).response
+    assert answer is not None
+    assert json.loads(answer.body.captured)["rows"] == [["user.x", "REDACTED-1"]]
+    bare = clean(told, Rules(payload=True))
+    assert bare.response is not None
+    assert (bare.request.body.captured, bare.response.body.captured) == (b"", b"")
+
+
+def test_a_stream_of_an_unknown_operation_is_data() -> None:
+    """Nobody recorded what it is for: what looks like an event may have been printed."""
+    printed = piece(f'{{"type":"logging","password":"{SECRET}"}}'.encode())
+    told = talk(">>", GET, "<<", OK).only
+    told = replace(told, request=replace(told.request, target="/1.0/operations/x/websocket"))
+    assert Cleaner(Redactor()).clean(Interaction(told, (printed,))).pieces == (printed,)
+
+
+def test_odd_json_that_nobody_calls_so() -> None:
+    """What a daemon may take for JSON is looked through, though its own text would be another."""
+    told = sent_as("", f'{{"n":1,"n":2,"password":"{SECRET}"}}'.encode())
+    told = replace(told, request=replace(told.request, headers=()))
+    assert clean(told).request.body.captured == b'{"n":1,"n":2,"password":"REDACTED-1"}'
+    file = replace(told, request=replace(told.request, body=body(f"password={SECRET}".encode())))
+    assert clean(file) == file

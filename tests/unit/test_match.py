@@ -27,6 +27,8 @@ UUIDS = "70eb42bf-5e79-42de-8230-2162e9e8b612", "11111111-2222-3333-4444-5555555
         ("/1.0/operations/o/wait?timeout=-1", "/1.0/operations/o/wait?timeout=30"),
         ("/1.0/operations/o/websocket?secret=a", "/1.0/operations/o/websocket?secret=b"),
         ("http://unix.socket/1.0/x", "/1.0/x"),
+        ("/1.0/instances?recursion=0", "/1.0/instances"),
+        ("/1.0/instances?filter=&recursion=1", "/1.0/instances?recursion=1"),
     ],
 )
 def test_the_same_question(one: str, other: str) -> None:
@@ -179,6 +181,15 @@ def test_a_miss_names_the_nearest() -> None:
         " #2 GET /1.0/instances/c1, differs in method, path, query recursion ('1' recorded, none"
         " asked), query x (none recorded, '1' asked), upgrade (none recorded, sftp asked)"
     )
+
+
+def test_a_miss_tells_no_secret() -> None:
+    """A parameter that is a credential is named, and what it says is not."""
+    recorded = [seen(1, asked("GET", "/1.0/images/x?secret=REDACTED-1"), response()).transaction]
+    missed = str(nearest(recorded, asked("GET", "/1.0/images/y?secret=s3cr3t")))
+    assert missed.endswith("#1 GET /1.0/images/x, differs in path, query secret")
+    missed = str(nearest(recorded, asked("GET", "/1.0/images/x?token=s3cr3t")))
+    assert missed.endswith("differs in query secret, query token")
 
 
 def test_a_miss_of_nothing() -> None:

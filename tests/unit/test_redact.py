@@ -106,6 +106,22 @@ DOCUMENTS: dict[str, Json] = {
     "an image's URL": {"source": {"url": f"https://me:{CANARY}@images/x?y=z"}},
     "a variable": {"environment": {"DB_PASSWORD": CANARY}, "command": ["mysql"]},
     "an option": {"command": ["mysql", f"--password={CANARY}"]},
+    "an exec's environment": {"command": ["env"], "environment": {"GREETING": CANARY}},
+    **{
+        f"an instance's {key}": {"expanded_config": {key: CANARY}}
+        for key in (
+            "environment.GREETING",
+            "user.any",
+            "user.user-data",
+            "cloud-init.user-data",
+            "cloud-init.ssh-keys.me",
+            "raw.lxc",
+        )
+    },
+    "a DNS provider's environment": {"config": {"acme.provider.environment": f"A={CANARY}"}},
+    "a row of a database": {"columns": ["id", "key", "value"], "rows": [[1, "user.x", CANARY]]},
+    "a column of a database": {"columns": ["secret"], "rows": [[CANARY]]},
+    "a dump of a database": {"text": f"INSERT INTO config VALUES(1,'user.x','{CANARY}');"},
     "a place before the one that tells": {"command": ["sh", CANARY], "secret": CANARY},
     "a key": {"secret": CANARY, "list": {CANARY: 1}},
 }
@@ -115,6 +131,9 @@ LOGGED: list[tuple[str, Json]] = [
     ("an operation", dict(EXEC)),
     ("a migration", dict(MIGRATION)),
     ("a TSIG key", {"peers.one.key": CANARY}),
+    ("a setting", {"config": {"user.name of mine/": CANARY}}),
+    ("an environment", {"command": ["x"], "environment": {"A": "", "B": f'"{CANARY}"'}}),
+    ("secrets", {"secrets": {"fs": "a", "other": CANARY}, "tokens": ["b", CANARY]}),
     ("a private key", {"key": PEM}),
 ]
 LOGGING: dict[str, dict[str, Json]] = {
@@ -283,6 +302,18 @@ TEXTS = [
     ('{"password":"cut', '{"password":"REDACTED-1'),
     (r'{"password":"cut\u00', '{"password":"REDACTED-1'),
     ('{"peers.a.b.key" : "x"}', '{"peers.a.b.key" : "REDACTED-1"}'),
+    ('{"environment":{"A":"cut', '{"environment":{"A":"REDACTED-1'),
+    ('{"environment":{"A":"x","B":["y"]', '{"environment":{"A":"REDACTED-1","B":["y"]'),
+    ('"environment":{"server_version":"5.0.2"}', '"environment":{"server_version":"5.0.2"}'),
+    ("user.name: me\nusers: 2\n", "user.name: REDACTED-1\nusers: 2\n"),
+    (
+        f"map[control:{CANARY} fs:{FINGERPRINT}]",
+        "map[control:REDACTED-1 fs:REDACTED-2]",
+    ),
+    (f"map[0:{CANARY} 1:x]", "map[0:REDACTED-1 1:x]"),
+    ("map[id:1 secret:a b fs:2] token: x", "map[id:1 secret:REDACTED-1 fs:2] token: x"),
+    ("cannot set 'a.password' to 'x': bad", "cannot set 'a.password' to 'REDACTED-1': bad"),
+    ("(1,'user.x','it''s','y')", "(1,'user.x','REDACTED-1','y')"),
     ("PASSWORD=hunter2 x", "PASSWORD=REDACTED-1 x"),
     ('password="hunter2 x" y', 'password="REDACTED-1" y'),
     (r"--token=\"a b\" c", r"--token=\"REDACTED-1\" c"),
@@ -311,7 +342,9 @@ PUBLIC: list[Json] = [
     {"certificate": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"},
     {"core.remote_token_expiry": "3h", "cluster.join_token_expiry": "1d", "expires_at": "x"},
     {"core.trust_password": True, "password": None, "secret": "", "x": 1.5},
-    {"config": {"limits.cpu": "2", "volatile.base_image": FINGERPRINT, "user.name": "key: x"}},
+    {"config": {"limits.cpu": "2", "volatile.base_image": FINGERPRINT, "users": "key: x"}},
+    {"environment": {"server_version": "5.0.2", "server": "lxd"}},
+    {"columns": ["id", "key"], "rows": [[1, "limits.cpu", "2"], None], "type": "select"},
     {"status": "Success", "metadata": {"id": builders.UUID, "class": "task", "metadata": {}}},
     "just text: with a colon, an = and an @",
 ]
@@ -453,6 +486,7 @@ PIECES = st.sampled_from(
             "-",
             ".",
         ),
+        *("environment", "user.", "map[", "'", ",'", "[", "server_version"),
         *("password", "secret", "token", "peers.", ".key", "expiry", "Cookie", "authorization"),
         *("-----BEGIN PRIVATE KEY-----", "-----END", "REDACTED-1", "control", "fds", "a", "\u00e9"),
         *("Bearer ", CANARY, ODD, "abcdefghijklmnop"),
@@ -501,6 +535,11 @@ FLOODS = {
         *("peers." * (SIZE // 6), '"' + "peers." * (SIZE // 6), '"password":"' + "\\x" * SIZE),
         *('"password":"x",' * (SIZE // 15), "expi" * (SIZE // 4), "secret: " * (SIZE // 8)),
         *("://:" * (SIZE // 4) + "@", "://" + "a" * SIZE + "@", '"a"' + " " * SIZE, "\t" * SIZE),
+        *('"environment":{' * (SIZE // 15), '"secrets":{"a":"x"' * (SIZE // 18)),
+        *('"secrets":{' + '"a":"x",' * (SIZE // 8), '"secrets":{' + "\\" * SIZE),
+        *('"user.' * (SIZE // 6), '"user.' + "a" * SIZE, "map[" + " secret:" * (SIZE // 8)),
+        *("map[secret:" + "a " * (SIZE // 2), "map[secret:" + " a:" * (SIZE // 3)),
+        *("'user.a','" * (SIZE // 10), "'user.a'," + "'" * SIZE, "user." * (SIZE // 5)),
         *("-----BEGIN " * (SIZE // 11), "-----BEGIN PRIVATE KEY-----" * (SIZE // 27)),
     )
 }
@@ -526,8 +565,18 @@ def test_very_many_secrets_do_not_slow_it_down(kind: str) -> None:
 
 def test_more_keys_may_be_secret() -> None:
     """Whoever writes a document down for long may have more taken out of it."""
-    config: dict[str, Json] = {"user.a": "x", "b": "y", "password": CANARY}
-    assert Redactor().document({"config": config}, lambda key, _: key == "user.a") == {
-        "config": {"user.a": "REDACTED-1", "b": "y", "password": "REDACTED-2"}
+    config: dict[str, Json] = {"a": "x", "b": "y", "password": CANARY}
+    assert Redactor().document({"config": config}, lambda key, _: key == "a") == {
+        "config": {"a": "REDACTED-1", "b": "y", "password": "REDACTED-2"}
     }
-    assert Redactor().document(config) == {"user.a": "x", "b": "y", "password": "REDACTED-1"}
+    assert Redactor().document(config) == {"a": "x", "b": "y", "password": "REDACTED-1"}
+
+
+def test_what_is_known_to_be_clean_is_looked_at_again_when_a_secret_is_told() -> None:
+    """However many texts were found to hold none, and whichever of them was."""
+    redactor = Redactor()
+    texts: list[Json] = [f"{n:012} is clean" for n in range(redact.CLEAN + 1)]
+    assert redactor.document(texts) == texts
+    assert redactor.document(texts[-2:]) == texts[-2:]
+    redactor.document({"token": f"{redact.CLEAN:012}"})
+    assert redactor.document(texts[-1]) == "REDACTED-1 is clean"
