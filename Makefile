@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+ROWS ?=
+PUBLISH ?=
 FIRST_LOOK ?= cassettes/lxd/first-look.yaml
 
 .PHONY: help run test check docs cassettes bench campaign
@@ -15,7 +17,7 @@ run: $(VENV)/run  ## tap the LXD or Incus daemon of this machine; where there is
 
 test: $(VENV)/dev  ## run all tests; those with real daemons where these are installed
 	@$(BIN)/python tests/coverage_gate.py
-	@$(BIN)/python -m pytest $(ARGS) tests/process tests/faults tests/daemons
+	@$(BIN)/python -m pytest $(ARGS) tests/bench tests/process tests/faults tests/daemons
 
 campaign: $(VENV)/dev  ## the tests of faults in full counts, with a report; takes hours
 	@mkdir -p build
@@ -33,8 +35,8 @@ docs: $(VENV)/docs  ## build the documentation's site, build/docs/index.html
 cassettes: $(VENV)/dev  ## record cassettes/ again, from throwaway daemons (see .ci/install-daemons)
 	@$(BIN)/python -m tests.daemons.cassettes $(ARGS)
 
-bench: $(VENV)/dev  ## measure the relay beside its peers (nginx, haproxy, socat, h2load installed)
-	@$(BIN)/python tests/bench/relay.py $(ARGS)
+bench: $(VENV)/bench  ## measure lxdtap beside its peers; ROWS=relay,bulk some of it, PUBLISH=docs for the docs
+	@$(BIN)/python -m tests.bench $(if $(ROWS),--rows $(ROWS)) $(if $(PUBLISH),--publish $(PUBLISH)) $(ARGS)
 
 $(VENV)/pip:
 	@command -v $(PYTHON) >/dev/null || { \
@@ -56,6 +58,11 @@ $(VENV)/dev: $(VENV)/pip pyproject.toml
 	@echo "installing lxdtap and what its tests need into $(VENV) ..." >&2
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/run
+
+$(VENV)/bench: $(VENV)/pip pyproject.toml
+	@echo "installing lxdtap and what its measurements need into $(VENV) ..." >&2
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
+	@touch $@ $(VENV)/dev $(VENV)/run
 
 $(VENV)/docs: $(VENV)/pip pyproject.toml
 	@echo "installing lxdtap and what its documentation needs into $(VENV) ..." >&2

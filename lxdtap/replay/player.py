@@ -82,6 +82,7 @@ class Tell:
 
 
 _NEVER = 1 << 63
+_CONTROL = "control"
 
 Action = Answer | Miss | Upgrade | Send | Close | Tell
 
@@ -430,12 +431,14 @@ class Player:
         if name is None:
             return self._miss(connection, str(self._unknown(request)))
         entry = _entry(known.streams, name)
-        if not entry.playable:
+        if entry is not None and not entry.playable:
             found = match.explained(entry.interaction.transaction, request)
             return self._miss(connection, str(found))
-        self._note(entry, now)
+        if entry is not None:
+            self._note(entry, now)
         tunnel = _Tunnel(group, name, operation=operation)
-        return self._enter(connection, request, entry.response, tunnel, now)
+        recorded = entry.response if entry is not None else None
+        return self._enter(connection, request, recorded, tunnel, now)
 
     def _unknown(self, request: Request) -> Mismatch:
         return match.nearest((e.interaction.transaction for e in self.tape.entries), request)
@@ -534,13 +537,17 @@ def _label(stream: str, index: int) -> str:
 
 
 def _labels(stream: str, group: Group) -> list[str]:
-    """The connections of a stream; of all, where the stream is not known."""
-    return [name for name in group.tracks if not stream or name.partition("#")[0] == stream]
+    """The connections of a stream; of all, where the stream is not known.
+
+    An exec's control stream need not have been recorded: pylxd has none, and nothing is said on it.
+    """
+    found = [name for name in group.tracks if not stream or name.partition("#")[0] == stream]
+    return found or [stream] * (stream == _CONTROL)
 
 
-def _entry(streams: dict[str, list[Entry]], name: str) -> Entry:
+def _entry(streams: dict[str, list[Entry]], name: str) -> Entry | None:
     stream, _, index = name.partition("#")
-    return streams[stream][int(index or 0)]
+    return streams[stream][int(index or 0)] if stream in streams else None
 
 
 def _joined(pieces: Sequence[Piece], direction: Direction) -> bytes:

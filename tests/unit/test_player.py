@@ -483,6 +483,21 @@ def test_streams_that_were_not_recorded() -> None:
     assert "no recorded interaction" in said(ask(player, other))
 
 
+def test_a_control_stream_that_was_not_recorded() -> None:
+    """It is taken and says nothing: not all clients have it, and none hears anything on it."""
+    player = play(EXEC[0], *EXEC[2:])
+    ask(player, asked("POST", f"{C1}/exec"))
+    for connection, letter in ((7, "b"), (8, "a"), (9, "c"), (19, "c")):
+        (upgrade,) = ask(player, websocket(SECRETS[letter]), connection)
+        assert isinstance(upgrade, Upgrade)
+    assert player.heard_frame(9, frame(b"{}", Opcode.TEXT), NOW) == []
+    heard = player.heard_frame(8, frame(b"", Opcode.TEXT), NOW)
+    assert [each.connection for each in heard if isinstance(each, Send)] == [7, 7]
+    player.left(19, NOW)  # that was another client's
+    assert "Success" in get(player, "/1.0/operations/o")
+    assert numbers(player) == []
+
+
 def test_a_stream_that_was_not_kept() -> None:
     """It is missed."""
     lost = piece(Direction.RECEIVED, 50, b"ABC", kept=False)

@@ -1,16 +1,10 @@
-"""Saving and loading cassettes, beside vcrpy where it is installed: medians, and ratios to it.
-
-The data are interactions with a real-sized JSON body (1.4 KB), the same for both.
-"""
+"""Cassettes to load and save, for lxdtap and for vcrpy: the same data, in each one's own text."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 from lxdtap.cassette import reading, writing
 from lxdtap.cassette.model import Cassette, Interaction, Server
@@ -19,6 +13,14 @@ from lxdtap.transaction import Body, Request, Response, Timing, Transaction
 BASE = "http+unix://%2Fvar%2Flib%2Flxd%2Funix.socket"
 MS = 1_000_000
 PIECE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """How one saves and loads what it was given."""
+
+    save: Callable[[], object]
+    load: Callable[[], object]
 
 
 def document(number: int) -> bytes:
@@ -50,19 +52,27 @@ def interaction(number: int) -> Interaction:
     return Interaction(told)
 
 
-def ours(cassette: Cassette) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def cassette(count: int) -> Cassette:
+    """So many of them."""
+    found = tuple(interaction(number) for number in range(1, count + 1))
+    return Cassette(Server("lxd", BASE, "5.0.2"), found)
+
+
+def ours(cassette: Cassette) -> Contender:
     """Saving and loading."""
     whole = "".join(writing.text(cassette, lambda _: None)).encode()
     pieces = [whole[start : start + PIECE] for start in range(0, len(whole), PIECE)]
-    assert reading.read(pieces) == cassette
-    return lambda: list(writing.text(cassette, lambda _: None)), lambda: reading.read(pieces)
+    return Contender(
+        lambda: sum(len(each) for each in writing.text(cassette, lambda _: None)),
+        lambda: reading.read(pieces),
+    )
 
 
-def vcrpys(cassette: Cassette) -> tuple[Callable[[], Any], Callable[[], Any]] | None:
+def vcrpys(cassette: Cassette) -> Contender | None:
     """The same by vcrpy; None: it is not installed."""
     try:
-        from vcr import request, serialize  # type: ignore[import-not-found]
-        from vcr.serializers import yamlserializer  # type: ignore[import-not-found]
+        from vcr import request, serialize
+        from vcr.serializers import yamlserializer
     except ImportError:
         return None
     requests, responses = [], []
@@ -77,37 +87,7 @@ def vcrpys(cassette: Cassette) -> tuple[Callable[[], Any], Callable[[], Any]] | 
         responses.append({"status": status, "headers": headers, "body": body})
     both = {"requests": requests, "responses": responses}
     text = serialize.serialize(both, yamlserializer)
-    return (
+    return Contender(
         lambda: serialize.serialize(both, yamlserializer),
         lambda: serialize.deserialize(text, yamlserializer),
     )
-
-
-def milliseconds(action: Callable[[], Any]) -> float:
-    """What it takes."""
-    begun = time.perf_counter()
-    action()
-    return (time.perf_counter() - begun) * 1e3
-
-
-def main() -> None:
-    """Measure, alternating, and say what was seen."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--interactions", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
-    numbers = range(1, options.interactions + 1)
-    cassette = Cassette(Server("lxd", BASE, "5.0.2"), tuple(map(interaction, numbers)))
-    contenders = {"lxdtap": ours(cassette), "vcrpy": vcrpys(cassette)}
-    present = {name: both for name, both in contenders.items() if both is not None}
-    seen: dict[tuple[str, str], list[float]] = {}
-    for _ in range(options.rounds):
-        for name, (save, load) in present.items():
-            seen.setdefault((name, "save"), []).append(milliseconds(save))
-            seen.setdefault((name, "load"), []).append(milliseconds(load))
-    for (name, what), times in seen.items():
-        print(f"{name:8} {what} {options.interactions}: {statistics.median(times):8.0f} ms")
-
-
-if __name__ == "__main__":
-    main()

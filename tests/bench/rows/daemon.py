@@ -1,0 +1,56 @@
+"""A real LXD, directly and through the tap, which logs and records."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+
+from tests.bench import load, peers
+from tests.bench.figures import Findings, Series, Target, judge
+from tests.bench.processes import Address
+from tests.bench.stage import Options, Stage
+
+THROUGHPUT = Target(
+    "daemon", "a real LXD, logging and recording: throughput", 0.95, True, "x direct"
+)
+MEDIAN = Target("daemon", "a real LXD, logging and recording: median", 1.05, False, "x direct")
+BLOCKS, REQUESTS = 5, 40
+
+
+def seconds(options: Options) -> float:
+    """About how long it takes."""
+    return 20 + options.rounds * (2 * options.seconds + BLOCKS * REQUESTS * 0.007)
+
+
+def measure(stage: Stage) -> Findings:
+    """Requests a second on eight connections, and the median on one."""
+    rates = Series("daemon", "a real LXD: requests a second, 8 connections", "req/s")
+    medians = Series("daemon", "a real LXD: median time of a transaction, 1 connection", "µs")
+    running = stage.daemon()
+    if isinstance(running, str):
+        absent = [judge(target, [], why=running) for target in (THROUGHPUT, MEDIAN)]
+        return Findings(verdicts=absent)
+    direct = Address(str(running.socket))
+    with peers.tap(stage, direct, logging=True, recording=True) as tap:
+        both = {peers.DIRECT: direct, peers.LOGGING: tap.address}
+        for _ in stage.rounds("daemon"):
+            for name, address in both.items():
+                rates.add(name, load.h2load(address, seconds=stage.options.seconds).rate)
+            for name, median in _medians(both).items():
+                medians.add(name, median * 1e6)
+        lost = "; ".join(tap.troubles()[:1])
+    verdicts = [
+        judge(target, each.ratios(peers.LOGGING, peers.DIRECT), noise=each.spread, lost=lost)
+        for target, each in ((THROUGHPUT, rates), (MEDIAN, medians))
+    ]
+    return Findings([rates, medians], verdicts)
+
+
+def _medians(both: dict[str, Address]) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in both}
+    with contextlib.ExitStack() as stack:
+        clients = {name: stack.enter_context(load.client(each)) for name, each in both.items()}
+        for _ in range(BLOCKS):
+            for name, client in clients.items():
+                times[name] += [client.ask() for _ in range(REQUESTS)]
+    return {name: statistics.median(each) for name, each in times.items()}
