@@ -12,16 +12,17 @@ from collections.abc import Callable
 from lxdtap.record.output import complain
 from lxdtap.record.trim import TRIMMED
 from lxdtap.record.worker import DROP, END, EVENTS, HEAD, LOST, PLAIN, SAVE, Worker, work
-from lxdtap.wire.events import Event
-from lxdtap.wire.records import encode
+from lxdtap.wire.events import Data, Event
+from lxdtap.wire.records import LARGE, encode, encode_large
 
 WAITING = 64 << 20
 """Bytes of events that may wait for the recorder before they are lost."""
 BEHIND = 8 << 20
 """Bytes that may wait before what comes is looked at more slowly, and so comes more slowly."""
 PAUSE = 0.002
-"""Seconds that an event then waits for the recorder. The core counts them as looking, of which a
-turn has no more: the connection that brings so much is held back, the others have their turns."""
+"""Seconds that an event then waits for the recorder, and as much more as there is more that waits.
+The core counts them as looking, of which a turn has no more than that: the connection that brings
+so much is held back, the others have their turns."""
 BLOCK = 256 << 10
 """Bytes of events that are sent at once, without waiting for more."""
 SOON = 0.002
@@ -64,11 +65,11 @@ class Recorder:
         self._loop = loop
 
     def hear(self, event: Event) -> None:
-        """Take an event; waits no longer than :data:`PAUSE`."""
+        """Take an event; waits a little where the recorder is behind, see :data:`PAUSE`."""
         if self._dead:
             return
         if BEHIND < self._size <= WAITING:
-            select.select([], [self._sock], [], PAUSE)
+            select.select([], [self._sock], [], PAUSE * self._size / BEHIND)
             self._send()
         if self._size > WAITING:
             self._lost = True
@@ -76,7 +77,10 @@ class Recorder:
         if self._lost:
             self._lost = False
             self._put(LOST)
-        self._add(encode(event), plain=type(event) not in TRIMMED)
+        if type(event) is Data and len(event.data) >= LARGE:
+            self._add_large(event)
+        else:
+            self._add(encode(event), plain=type(event) not in TRIMMED)
 
     def save(self) -> None:
         """Ask for the cassette of what there is so far."""
@@ -119,6 +123,15 @@ class Recorder:
             self._flush()
         elif not self._soon:
             self._flush_soon()
+
+    def _add_large(self, event: Data) -> None:
+        """Make it a block of its own, without a copy of what it holds."""
+        self._close_block()
+        parts = encode_large(event)
+        size = sum(map(len, parts))
+        self._waiting += (HEAD.pack(EVENTS, size), *parts)
+        self._size += HEAD.size + size
+        self._flush()
 
     def _close_block(self) -> None:
         if self._block:

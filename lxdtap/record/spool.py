@@ -71,13 +71,13 @@ class Spool:
         """Whether it has no record."""
         return self._size == len(MAGIC)
 
-    def add(self, block: bytes) -> None:
+    def add(self, block: bytes | memoryview) -> None:
         """Write events after the others, in one record.
 
         Raises:
             OSError: the disk failed; none of these was kept, the file is as it was before.
         """
-        self._write(HEAD.pack(len(block), zlib.crc32(block)) + block)
+        self._write(HEAD.pack(len(block), zlib.crc32(block)), block)
 
     def close(self, *, remove: bool) -> None:
         """Give it up; what it holds stays on the disk unless it is to be removed."""
@@ -88,16 +88,17 @@ class Spool:
                 os.unlink(self.path)
         os.close(self._file)
 
-    def _write(self, data: bytes) -> None:
-        left = memoryview(data)
+    def _write(self, *parts: bytes | memoryview) -> None:
         try:
-            while left:
-                left = left[os.write(self._file, left) :]
+            for part in parts:
+                left = memoryview(part)
+                while left:
+                    left = left[os.write(self._file, left) :]
         except OSError:
             os.ftruncate(self._file, self._size)
             os.lseek(self._file, self._size, os.SEEK_SET)
             raise
-        self._size += len(data)
+        self._size += sum(map(len, parts))
 
 
 @dataclass(slots=True)

@@ -106,9 +106,8 @@ class Worker:
             if len(buffer) < end:
                 break
             if kind in (EVENTS, PLAIN):
-                with memoryview(buffer) as view:
-                    block = bytes(view[at + HEAD.size : end])
-                self._work(block, plain=kind == PLAIN)
+                with memoryview(buffer) as view, view[at + HEAD.size : end] as block:
+                    self._work(block, plain=kind == PLAIN)
             else:
                 self._other(kind)
             at = end
@@ -123,21 +122,23 @@ class Worker:
         else:
             self._ended = kind
 
-    def _work(self, block: bytes, *, plain: bool) -> None:
-        """Spool events, in one write, then show them."""
+    def _work(self, block: bytes | memoryview, *, plain: bool) -> None:
+        """Spool events, then show them."""
         events = None
         if self._spool is not None and self._complete:
             if not plain:
+                came = decode(block)
                 # What is beyond the limits is hashed here, and not once more for the log.
-                events = [kept for event in decode(block) for kept in self._trimmer.add(event)]
-                block = b"".join(map(encode, events))
+                events = [kept for event in came for kept in self._trimmer.add(event)]
+                if events != came:
+                    block = b"".join(map(encode, events))
             try:
                 self._spool.add(block)
             except OSError as error:
                 self._stop_recording(error.strerror or str(error))
         if self._output is not None:
-            for event in decode(block) if events is None else events:
-                self._show(self._fold.add(event))
+            events = decode(block) if events is None else events
+            self._show([update for event in events for update in self._fold.add(event)])
 
     def _stop_recording(self, why: str) -> None:
         if self._spool is None or not self._complete:
@@ -182,28 +183,29 @@ class Worker:
     # -- the log
 
     def _show(self, updates: list[Update]) -> None:
+        """Log what there is to tell. Its writer is woken once, however much that is."""
+        if self._output is None or self._output.gone:
+            return
+        texts = []
         for update in updates:
-            if self._output is None or self._render is None or self._output.gone:
-                return
             if self._output.full:
                 self._left_out += not isinstance(update, Note)
                 continue
             if self._left_out:
                 said = f"{self._left_out} transactions were left out: the log's reader is too slow"
                 self._left_out = 0
-                self._put(Note(said))
-            self._put(update)
+                texts.append(self._text(Note(said)))
+            texts.append(self._text(update))
+        if text := "".join(texts):
+            self._output.put(text)
 
-    def _put(self, update: Update) -> None:
-        assert self._output is not None
+    def _text(self, update: Update) -> str:
         assert self._render is not None
         try:
-            text = self._render(update)
+            return self._render(update)
         except Exception as error:  # noqa: BLE001 - one bad transaction must not end the log
             complain(f"a transaction cannot be shown: {escape(repr(error))}; please report it")
-            return
-        if text:
-            self._output.put(text)
+            return ""
 
     # -- the end
 

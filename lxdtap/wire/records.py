@@ -7,6 +7,8 @@ events of any bytes, or says that they are none.
 
 from __future__ import annotations
 
+import contextlib
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -14,14 +16,14 @@ import msgpack
 
 from lxdtap.transaction import Body, Direction, Frame, Moment, Opcode, Peer
 from lxdtap.wire import events
-from lxdtap.wire.events import Event, WholeMessage
+from lxdtap.wire.events import Data, Event, WholeMessage
 
 KINDS: tuple[type[Event], ...] = (
     events.Opened,
     events.Refused,
     events.RequestHead,
     events.ResponseHead,
-    events.Data,
+    Data,
     events.MessageEnd,
     events.Garbled,
     events.Switched,
@@ -35,9 +37,21 @@ KINDS: tuple[type[Event], ...] = (
 )
 """What the numbers mean. They are in files: new ones go to the end, none is taken again."""
 
+LARGE = 64 << 10
+"""Bytes from which on a copy is worth to be spared."""
+
 _NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 _WHOLE = _NUMBERS[WholeMessage]
 _OPTIONS: dict[str, Any] = {"use_bin_type": True, "unicode_errors": "surrogateescape"}
+_READING: dict[str, Any] = {
+    "use_list": False,
+    "unicode_errors": "surrogateescape",
+    "strict_map_key": True,
+}
+_NO_BYTES = msgpack.packb(b"")
+_BIN_32 = 0xC6
+_BYTES = struct.Struct(">BI")
+"""What stands before up to 4 GiB of bytes (MessagePack's specification, bin 32)."""
 _pack = msgpack.Packer(**_OPTIONS).pack
 """For all threads: nothing of Python's runs while it packs values of these types."""
 
@@ -59,27 +73,35 @@ def encode(event: Event) -> bytes:
     return packed
 
 
-def decode(block: bytes) -> list[Event]:
+def encode_large(event: Data) -> tuple[bytes, bytes]:
+    """The same in two parts, the second of which is the data itself and not a copy."""
+    data = event.data
+    packed = encode(event._replace(data=b""))
+    return packed.removesuffix(_NO_BYTES) + _BYTES.pack(_BIN_32, len(data)), data
+
+
+def decode(block: bytes | memoryview) -> list[Event]:
     """The events that these bytes are, one at least.
 
     Raises:
         UnreadableRecordError: they are none, or have something else among them.
     """
-    unpacker = msgpack.Unpacker(
-        use_list=False,
-        unicode_errors="surrogateescape",
-        strict_map_key=True,
-        max_buffer_size=max(len(block), 1),
-    )
     try:
-        unpacker.feed(block)
-        events = [_event(*fields) for fields in unpacker]
-        read: int = unpacker.tell()
+        if len(block) >= LARGE:  # of one event then, most likely
+            with contextlib.suppress(msgpack.ExtraData):
+                return [_event(*msgpack.unpackb(block, **_READING))]
+        return _decode_many(block)
     except UnreadableRecordError:
         raise
     except Exception as error:
         raise UnreadableRecordError(f"no record of an event: {error!r}") from error
-    if not events or read < len(block):
+
+
+def _decode_many(block: bytes | memoryview) -> list[Event]:
+    unpacker = msgpack.Unpacker(max_buffer_size=max(len(block), 1), **_READING)
+    unpacker.feed(block)
+    events = [_event(*fields) for fields in unpacker]
+    if not events or unpacker.tell() < len(block):
         raise UnreadableRecordError("no record of an event: it ends too early")
     return events
 

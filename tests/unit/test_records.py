@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lxdtap.transaction import Body, Direction, Frame, Moment, Opcode, Peer
 from lxdtap.wire import events
-from lxdtap.wire.records import KINDS, UnreadableRecordError, decode, encode
+from lxdtap.wire.records import KINDS, LARGE, UnreadableRecordError, decode, encode, encode_large
 
 numbers = st.integers(0, 1 << 62)
 moments = st.builds(Moment, numbers, numbers)
@@ -54,6 +54,19 @@ def test_an_event_comes_back(event: events.Event) -> None:
 def test_a_block_is_its_events(block: list[events.Event]) -> None:
     """Events that follow each other come back in order."""
     assert decode(b"".join(map(encode, block))) == block
+
+
+@given(numbers, moments, directions, st.binary(max_size=9), st.sampled_from([0, 1, LARGE]))
+def test_a_large_event_is_the_same_without_a_copy(
+    number: int, at: Moment, direction: Direction, data: bytes, more: int
+) -> None:
+    """Its parts are what it is encoded as, the second is its data."""
+    event = events.Data(number, number, at, direction, data + bytes(more))
+    head, body = encode_large(event)
+    assert body is event.data
+    assert decode(head + body) == [event]
+    small = events.Said(at, "small")
+    assert decode(head + body + encode(small)) == [event, small]
 
 
 def test_every_kind_of_event_has_a_number() -> None:
