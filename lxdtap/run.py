@@ -160,7 +160,7 @@ async def _tap(
         if recorder is not None:
             recorder.hear(event)
         if unseen and (told := word(event)):
-            say(told)
+            say(told, wait=0)  # traffic does not wait for whoever reads it
 
     daemon = way(found, lambda text: hear(Said(core.moment(), text)), connector)
     tap = core.Core(daemon, hear, loop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import stat
 import threading
 from collections import deque
@@ -13,6 +14,8 @@ from lxdtap.errors import LogError
 
 WAITING = 16 << 20
 """Bytes of text that may wait for a slow reader before transactions are left out."""
+_PATIENCE = 1000
+"""Milliseconds that whoever reads stderr is waited for."""
 
 
 def open_file(path: str) -> int:
@@ -114,6 +117,9 @@ class Output:
 
 
 def complain(text: str) -> None:
-    """A line of lxdtap's own, on stderr, whatever became of it."""
+    """A line of lxdtap's own, on stderr, whatever became of it: whoever reads may be asleep."""
+    waiting = select.poll()
+    waiting.register(2, select.POLLOUT)
     with contextlib.suppress(OSError):
-        os.write(2, f"lxdtap: {text}\n".encode("utf-8", "backslashreplace"))
+        if waiting.poll(_PATIENCE):
+            os.write(2, f"lxdtap: {text}\n".encode("utf-8", "backslashreplace"))

@@ -84,16 +84,28 @@ class Listener:
                 os.rmdir(self._made)
 
     def _ready(self) -> None:
+        """Take clients. Each has a descriptor kept for its way to the daemon: else it can wait."""
         assert self._serve is not None
-        for _ in range(_ACCEPTED_AT_ONCE):
-            try:
-                client, _address = self._sock.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._cannot_accept(error)
-                return
+        taken: list[tuple[socket.socket, int]] = []
+        try:
+            while len(taken) < _ACCEPTED_AT_ONCE:
+                taken.append(self._accept())
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._cannot_accept(error)
+        for client, kept in taken:
+            os.close(kept)
             self._serve(client, peer(client))
+
+    def _accept(self) -> tuple[socket.socket, int]:
+        """A client, and a descriptor that nobody else has meanwhile."""
+        kept = os.dup(self._sock.fileno())
+        try:
+            return self._sock.accept()[0], kept
+        except BaseException:
+            os.close(kept)
+            raise
 
     def _cannot_accept(self, error: OSError) -> None:
         """Out of descriptors, mostly: rest a little, so as not to spin, and try again."""

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import shutil
-import signal
-import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from .tap import (
-    GET,
-    LXDTAP,
-    PATIENCE,
-    FakeDaemon,
-    always,
-    answer,
-    ask,
-    environment,
-    fake_daemon,
-)
+from .tap import LXDTAP, PATIENCE, FakeDaemon, always, answer, environment, fake_daemon
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="needs root, to become somebody who is refused"
@@ -151,72 +136,3 @@ def test_a_member_of_the_group(place: Place) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     said = [f"{STRANGER}", f"{STRANGER} {ADMINS}", f"{STRANGER} 600"]
     assert done.stdout.splitlines() == said
-
-
-# -- later
-
-
-class Sidecar:
-    """A sidecar of a stranger's, in front of a daemon that let it in."""
-
-    def __init__(self, place: Place) -> None:
-        self.path = str(place.own / "unix.socket")
-        self._log = place.own / "log"
-        self.process = subprocess.Popen(
-            stranger("run", "--listen", f"{place.own}/", "--format", "json", "-o", str(self._log)),
-            env=environment(LXD_SOCKET=place.daemon.path),
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stderr is not None
-        assert self.process.stderr.readline().startswith("export ")
-        assert self.process.stderr.readline().startswith("lxdtap: in front of ")
-
-    def end(self) -> list[str]:
-        """End it in good order; what it said, after what to set and where it is."""
-        self.process.send_signal(signal.SIGTERM)
-        _, stderr = self.process.communicate(timeout=PATIENCE)
-        assert self.process.returncode == 0
-        return stderr.splitlines()
-
-    @property
-    def transactions(self) -> list[dict[str, Any]]:
-        found = [json.loads(line) for line in self._log.read_text().splitlines()]
-        return [entry for entry in found if entry["event"] == "transaction"]
-
-
-@contextlib.contextmanager
-def sidecar(place: Place) -> Iterator[Sidecar]:
-    """A running sidecar; ended if the test has not."""
-    tap = Sidecar(place)
-    try:
-        yield tap
-    finally:
-        if tap.process.poll() is None:
-            tap.process.kill()
-            tap.process.communicate()
-
-
-def test_the_socket_is_closed_to_us_while_we_tap(place: Place) -> None:
-    """The client gets LXD's envelope with 403, and the log says whose it is; let in, on it goes."""
-    place.admit(0o666)
-    with sidecar(place) as tap:
-        assert ask(tap.path, GET) == answer(b"{}")
-        place.admit(0o660)
-        head, _, body = ask(tap.path, GET).partition(b"\r\n\r\n")
-        place.admit(0o666)
-        assert ask(tap.path, GET) == answer(b"{}")
-        [said] = tap.end()
-    assert head.startswith(b"HTTP/1.1 403 Forbidden\r\n")
-    envelope = json.loads(body)
-    assert (envelope["type"], envelope["error_code"]) == ("error", 403)
-    refusal = f"lxdtap: not permitted to connect to {place.daemon.path} (from LXD_SOCKET)"
-    assert envelope["error"].startswith(refusal)
-    assert said.startswith(refusal)
-    assert [(each["status"], each["own"]) for each in tap.transactions] == [
-        (200, False),
-        (403, True),
-        (200, False),
-    ]
-    assert stat.S_IMODE(os.stat(place.daemon.path).st_mode) == 0o666

@@ -12,11 +12,10 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,20 +23,28 @@ import pytest
 
 from lxdtap.cassette import files
 from lxdtap.cassette.cleaning import Cleaner
-from lxdtap.cassette.model import Cassette
-from lxdtap.errors import SpoolError
 from lxdtap.record import spool
 from lxdtap.record.link import Recorder
 from lxdtap.record.recording import prepare
 from lxdtap.record.worker import Worker
 from lxdtap.redact import Redactor
-from lxdtap.wire.events import RequestHead
 
+from .recording import (
+    SLOW,
+    SPOOL,
+    SYNC,
+    asked,
+    get,
+    holds,
+    recorder_of,
+    recording,
+    said,
+    serve,
+    targets,
+)
 from .tap import (
     LXDTAP,
-    FakeDaemon,
     Served,
-    Sidecar,
     answer,
     ask,
     connect,
@@ -48,89 +55,6 @@ from .tap import (
     run,
     sidecar,
 )
-
-SYNC = b'{"type":"sync","status":"Success","status_code":200,"metadata":{}}\n'
-SLOW = 60
-"""Seconds that what is long may take where much else is done."""
-
-
-def serve(sock: socket.socket, served: Served) -> None:
-    """Answer each request, also those that come at once, and hang up where that is asked for."""
-    heads = b""
-    while data := sock.recv(1 << 16):
-        served.received += data
-        *whole, heads = (heads + data).split(b"\r\n\r\n")
-        for head in whole:
-            close = b"Connection: close" in head
-            sock.sendall(answer(SYNC, close=close))
-            if close:
-                return
-
-
-def get(target: str, *, close: bool = True) -> bytes:
-    connection = "Connection: close\r\n" if close else ""
-    return f"GET {target} HTTP/1.1\r\nHost: lxd\r\n{connection}\r\n".encode()
-
-
-def targets(cassette: Cassette) -> list[str]:
-    return [each.transaction.request.target for each in cassette.interactions]
-
-
-def asked(daemon: FakeDaemon) -> int:
-    """How many requests the fake daemon has had."""
-    return sum(bytes(served.received).count(b"\r\n\r\n") for served in daemon.served)
-
-
-def spooled(path: Path) -> tuple[list[str], str]:
-    """The targets of the requests in a spool, and its damage."""
-    reading = spool.Reading(0)
-    events = list(spool.read(str(path), reading))
-    return [e.target.decode() for e in events if isinstance(e, RequestHead)], reading.damage
-
-
-def holds(path: Path, count: int) -> bool:
-    """Whether there is a cassette with so many interactions."""
-    return path.exists() and len(files.load(str(path)).interactions) == count
-
-
-def children(pid: int) -> list[int]:
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def holders(path: Path) -> list[int]:
-    """The processes that have a file open."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                links = {os.readlink(each) for each in (entry / "fd").iterdir()}
-                found += [int(entry.name)] if str(path) in links else []
-    return found
-
-
-def recorder_of(tap: Sidecar) -> int:
-    """The process that has the spool open, and is not the tap."""
-    (pid,) = [p for p in children(tap.process.pid) if p in holders(tap.directory.parent / SPOOL)]
-    return pid
-
-
-SPOOL = "c.yaml.spool"
-
-
-@contextlib.contextmanager
-def recording(
-    directory: Path, *options: str, script: Callable[[socket.socket, Served], None] = serve
-) -> Iterator[tuple[FakeDaemon, Sidecar, Path]]:
-    """A daemon, a tap that records, and the cassette's path."""
-    path = directory / "c.yaml"
-    with fake_daemon(directory / "lxd", script) as daemon:
-        with sidecar(directory / "tap", daemon.path, "-w", str(path), *options) as tap:
-            yield daemon, tap, path
-
-
-def said(tap: Sidecar) -> str:
-    return "".join(tap.said[2:])
-
 
 # -- nothing is lost
 
@@ -379,52 +303,6 @@ def test_a_recorder_that_was_killed_fails_the_command(tmp_path: Path) -> None:
             assert done.stderr.count("was ended by signal 9") == 1
 
 
-@pytest.mark.timeout(2 * SLOW)
-def test_all_is_killed_at_any_moment(tmp_path: Path) -> None:
-    """What the log showed is in the spool; that is a prefix, and makes a cassette."""
-    dice = random.Random(4)
-    for turn in range(12):
-        here = tmp_path / str(turn)
-        here.mkdir()
-        with recording(here) as (_, tap, path):
-            over = threading.Event()
-            client = threading.Thread(target=_go_on_asking, args=(tap.path, over))
-            client.start()
-            time.sleep(dice.uniform(0.0, 0.1))
-            family = [tap.process.pid, *children(tap.process.pid)]
-            for pid in family:
-                os.kill(pid, signal.SIGSTOP)
-            for pid in family:
-                os.kill(pid, signal.SIGKILL)
-            tap.process.communicate()
-            over.set()
-            client.join()
-            shown = {entry["target"] for entry in _whole(tap)}
-            found, _ = spooled(here / SPOOL)
-            assert found == [f"/{i}" for i in range(len(found))]
-            assert shown <= set(found)
-            done = run("recover", str(here / SPOOL))
-            assert done.returncode == 0, done.stderr
-            answered = [i for i in files.load(str(path)).interactions if not i.transaction.broken]
-            assert shown <= {i.transaction.request.target for i in answered}
-
-
-def _go_on_asking(path: str, over: threading.Event) -> None:
-    with contextlib.suppress(OSError), connect(path) as sock:
-        served, count = Served(), 0
-        while not over.is_set() and not served.over:
-            sock.sendall(get(f"/{count}", close=False))
-            read_until(sock, served, b"{}}\n")
-            count += 1
-
-
-def _whole(tap: Sidecar) -> list[dict[str, str]]:
-    """The log's transactions; its last line may be cut."""
-    text = tap.log.read_text()
-    tap.log.write_text(text[: text.rfind("\n") + 1])
-    return tap.transactions()
-
-
 # -- a spool that is damaged
 
 
@@ -438,46 +316,6 @@ def a_spool(directory: Path) -> bytes:
             os.kill(pid, signal.SIGKILL)
         tap.process.communicate()
     return (directory / SPOOL).read_bytes()
-
-
-def test_a_spool_cut_at_any_byte(tmp_path: Path) -> None:
-    """All before the cut is there; that there is one is told, but between two records."""
-    whole = a_spool(tmp_path)
-    reading = spool.Reading(0)
-    ends, events = [len(spool.MAGIC)], []
-    for event in spool.read(str(tmp_path / SPOOL), reading):
-        events.append(event)
-        ends.append(reading.offset)
-    cut = tmp_path / "cut"
-    for size in range(len(spool.MAGIC), len(whole)):
-        cut.write_bytes(whole[:size])
-        found = list(spool.read(str(cut), reading := spool.Reading(0)))
-        assert found == events[: sum(end <= size for end in ends) - 1]
-        assert bool(reading.damage) is (size not in ends)
-    for size in range(len(spool.MAGIC)):
-        cut.write_bytes(whole[:size])
-        with pytest.raises(SpoolError, match="is not a spool"):
-            list(spool.read(str(cut), spool.Reading(0)))
-
-
-def test_a_spool_with_any_bit_flipped(tmp_path: Path) -> None:
-    """It is seen, and all before it is there."""
-    whole = a_spool(tmp_path)
-    reading = spool.Reading(0)
-    starts, events = [], []
-    at = len(spool.MAGIC)
-    for event in spool.read(str(tmp_path / SPOOL), reading):
-        starts.append(at)
-        events.append(event)
-        at = reading.offset
-    flipped = tmp_path / "flipped"
-    for place in range(len(spool.MAGIC), len(whole)):
-        data = bytearray(whole)
-        data[place] ^= 1 << place % 8
-        flipped.write_bytes(data)
-        found = list(spool.read(str(flipped), reading := spool.Reading(0)))
-        assert found == events[: sum(start <= place for start in starts) - 1]
-        assert reading.damage
 
 
 def test_a_damaged_spool_is_recovered_up_to_the_damage(tmp_path: Path) -> None:
@@ -511,96 +349,6 @@ def test_what_is_no_spool_is_not_recovered(tmp_path: Path, what: str) -> None:
         assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
         assert os.path.lexists(path) is (what != "none")
         assert not (tmp_path / "c.yaml").exists()
-
-
-# -- a disk that fails
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "lxdtap-test", str(place)]
-    done = subprocess.run(mount, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no disk can be made here: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-SIZE = 100_000
-
-
-def test_the_disk_is_full(tmp_path: Path, small: Path) -> None:
-    """Traffic goes on, it is told aloud, and what was recorded before is recovered."""
-
-    def script(sock: socket.socket, served: Served) -> None:
-        # Each another body, or they would lie beside the cassette but once, and fit.
-        body = random.Random(read_until(sock, served, b"\r\n\r\n")).randbytes(SIZE)
-        sock.sendall(answer(body, kind="application/octet-stream"))
-
-    path = small / "c.yaml"
-    asking = (
-        "import os, socket\n"
-        "for i in range(30):\n"
-        "    s = socket.socket(socket.AF_UNIX); s.connect(os.environ['LXD_SOCKET'])\n"
-        "    s.sendall(b'GET /%d HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n' % i)\n"
-        "    n = 0\n"
-        "    while d := s.recv(65536): n += len(d)\n"
-        "    print(n)\n"
-    )
-    with fake_daemon(tmp_path / "lxd", script) as daemon:
-        done = subprocess.run(
-            [*LXDTAP, "run", "-q", "-w", str(path), "--", sys.executable, "-c", asking],
-            env=environment(LXD_SOCKET=daemon.path),
-            capture_output=True,
-            text=True,
-            timeout=SLOW,
-        )
-    assert done.returncode == 1
-    assert done.stdout == f"{len(answer(bytes(SIZE), kind='application/octet-stream'))}\n" * 30
-    assert done.stderr.count("the recording stops here: No space left on device") == 1
-    assert done.stderr.count("see `lxdtap recover --help`") == 1
-    assert not path.exists()
-    found, damage = spooled(small / SPOOL)
-    assert not damage
-    assert 5 < len(found) < 30
-    other = tmp_path / "c.yaml"
-    assert run("recover", str(small / SPOOL), "-o", str(other)).returncode == 0
-    cassette = files.load(str(other))
-    assert targets(cassette) == [f"/{i}" for i in range(len(found))]
-    assert not cassette.complete
-    assert all(i.replayable for i in cassette.interactions[:-1])
-
-
-@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
-@pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EDQUOT"])
-def test_a_write_fails(tmp_path: Path, error: str) -> None:
-    """Once is enough: what was recorded before is saved, as not complete."""
-    with recording(tmp_path) as (_, tap, path):
-        ask(tap.path, get("/1"))
-        eventually(lambda: tap.entries("transaction"))
-        inject = f"inject=write:error={error}:when=1"
-        tracer = subprocess.Popen(
-            [
-                *("strace", "-q", "-p", str(recorder_of(tap)), "-P", str(tmp_path / SPOOL)),
-                *("-e", inject, "-o", "/dev/null"),
-            ],
-        )
-        tracing = Path(f"/proc/{recorder_of(tap)}/status")
-        eventually(lambda: f"TracerPid:\t{tracer.pid}" in tracing.read_text())
-        for _ in range(3):
-            assert SYNC in ask(tap.path, get("/2"))
-        eventually(lambda: len(tap.entries("transaction")) == 4)
-        tracer.terminate()
-        tracer.wait()
-        assert tap.stop() == 1
-        cassette = files.load(str(path))
-        assert targets(cassette)[0] == "/1"
-        assert len(cassette.interactions) < 4
-        assert not cassette.complete
-    assert said(tap).count("the recording stops here") == 1
 
 
 # -- what is large

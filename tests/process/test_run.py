@@ -35,7 +35,6 @@ from .tap import (
     eventually,
     fake_daemon,
     read_until,
-    rest,
     run,
     sidecar,
 )
@@ -209,88 +208,6 @@ def test_a_path_that_is_too_long(tmp_path: Path, daemon: FakeDaemon) -> None:
     assert not place.exists()
 
 
-@pytest.mark.parametrize("what", ["live", "file", "symlink", "fifo", "odd name"])
-def test_a_place_that_is_taken(tmp_path: Path, daemon: FakeDaemon, what: str) -> None:
-    """What stands where we are to listen is refused and left as it is."""
-    place = tmp_path / "place"
-    place.mkdir()
-    path = place / ("unix.socket" if what != "odd name" else "my.socket")
-    with socket.socket(socket.AF_UNIX) as live:
-        match what:
-            case "live":
-                live.bind(str(path))
-                live.listen()
-            case "file":
-                path.write_text("precious")
-            case "symlink":
-                path.symlink_to(tmp_path / "elsewhere")
-            case "fifo":
-                os.mkfifo(path)
-        before = os.lstat(path) if what != "odd name" else None
-        done = run("run", "--upstream", daemon.path, "--listen", str(path))
-    assert done.returncode == 1
-    assert str(path) in one_line(done.stderr)
-    if before is not None:
-        assert os.lstat(path).st_ino == before.st_ino
-    assert not [name for name in os.listdir(place) if name.startswith(".lxdtap")]
-
-
-def test_a_stale_socket_is_replaced(tmp_path: Path, daemon: FakeDaemon) -> None:
-    """A socket that nobody listens on does not stop us."""
-    place = tmp_path / "tap"
-    place.mkdir()
-    with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(str(place / "unix.socket"))
-    with sidecar(place, daemon.path) as tap:
-        assert ask(tap.path, GET) == answer(b"{}")
-
-
-def test_ourselves(daemon: FakeDaemon) -> None:
-    """A tap in front of itself is refused."""
-    done = run("run", "--upstream", daemon.path, "--listen", str(daemon.directory))
-    assert done.returncode == 1
-    assert "are the same" in one_line(done.stderr)
-    assert ask(daemon.path, GET) == answer(b"{}")
-
-
-@pytest.mark.parametrize("what", ["symlink", "hard link", "fifo", "missing directory"])
-def test_a_log_that_cannot_be_written(tmp_path: Path, daemon: FakeDaemon, what: str) -> None:
-    """Links and FIFOs are not followed to where somebody else would have us write."""
-    log, other = tmp_path / "log", tmp_path / "other"
-    other.write_text("precious")
-    match what:
-        case "symlink":
-            log.symlink_to(other)
-        case "hard link":
-            log.hardlink_to(other)
-        case "fifo":
-            os.mkfifo(log)
-        case _:
-            log = tmp_path / "no" / "log"
-    done = run("run", "-o", str(log), "--upstream", daemon.path, "--", "true")
-    assert done.returncode == 1
-    assert str(log) in one_line(done.stderr)
-    assert other.read_text() == "precious"
-
-
-def test_the_daemon_goes_while_we_tap(tmp_path: Path, daemon: FakeDaemon) -> None:
-    """Without a daemon the client gets LXD's envelope with 503, and the log says whose it is."""
-    with sidecar(tmp_path / "tap", daemon.path) as tap:
-        assert ask(tap.path, GET) == answer(b"{}")
-        daemon.close()
-        started = time.monotonic()
-        head, _, body = ask(tap.path, GET).partition(b"\r\n\r\n")
-        assert time.monotonic() - started < 0.5
-        assert head.startswith(b"HTTP/1.1 503 ")
-        envelope = json.loads(body)
-        assert (envelope["type"], envelope["error_code"]) == ("error", 503)
-        assert "no daemon listens" in envelope["error"]
-        assert ask(tap.path, GET.replace(b"GET", b"HEAD")).endswith(b"\r\n\r\n")
-        assert ask(tap.path, b"STARTTLS\nxxxx") == b""
-        tap.stop()
-        assert [entry["own"] for entry in tap.transactions()] == [False, True, True, True]
-
-
 # -- the sidecar
 
 
@@ -302,54 +219,6 @@ def test_a_sidecar_says_what_to_set(tmp_path: Path, daemon: FakeDaemon) -> None:
         assert os.listdir(tap.directory) == ["unix.socket"]
         assert tap.stop(signal.SIGINT) == 0
         assert not Path(tap.path).exists()
-
-
-def test_only_our_own_socket_is_removed(tmp_path: Path, daemon: FakeDaemon) -> None:
-    """If somebody else has taken the name meanwhile, it stays theirs."""
-    with sidecar(tmp_path / "tap", daemon.path) as tap:
-        os.unlink(tap.path)
-        Path(tap.path).write_text("theirs")
-        assert tap.stop() == 0
-        assert Path(tap.path).read_text() == "theirs"
-
-
-def test_what_is_under_way_may_finish(tmp_path: Path) -> None:
-    """After a SIGTERM an open request is answered; a new client is not let in."""
-    go: list[bool] = []
-
-    def slow(sock: socket.socket, served: Served) -> None:
-        if read_until(sock, served, b"\r\n\r\n"):
-            eventually(lambda: go)
-            sock.sendall(answer(b"{}"))
-
-    with fake_daemon(tmp_path / "daemon", slow) as daemon:
-        with sidecar(tmp_path / "tap", daemon.path) as tap, connect(tap.path) as sock:
-            sock.sendall(GET)
-            eventually(lambda: len(daemon.served) == 2 and daemon.served[1].received)
-            tap.process.send_signal(signal.SIGTERM)
-            eventually(lambda: not Path(tap.path).exists())
-            go.append(True)
-            assert rest(sock) == answer(b"{}")
-            tap.process.communicate(timeout=PATIENCE)
-            assert tap.process.returncode == 0
-
-
-def test_a_second_signal_forces(tmp_path: Path) -> None:
-    """Who does not want to wait need not; what was under way is logged as broken off."""
-
-    def never(sock: socket.socket, served: Served) -> None:
-        read_until(sock, served, b"never")
-
-    with fake_daemon(tmp_path / "daemon", never) as daemon:
-        with sidecar(tmp_path / "tap", daemon.path) as tap, connect(tap.path) as sock:
-            sock.sendall(GET)
-            eventually(lambda: len(daemon.served) == 2 and daemon.served[1].received)
-            tap.process.send_signal(signal.SIGTERM)
-            eventually(lambda: not Path(tap.path).exists())
-            started = time.monotonic()
-            assert tap.stop() == 0
-            assert time.monotonic() - started < 3
-            assert tap.transactions()[0]["broken"] == "lxdtap was stopped before the answer"
 
 
 # -- the log
