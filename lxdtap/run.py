@@ -106,13 +106,16 @@ def _run(options: Options, environ: dict[str, str], manager: service.Manager) ->
     connector = Connector() if os.geteuid() == 0 and isinstance(found, Endpoint) else None
     setting = replace(_setting(options, environ, found), group=group, handed_over=socket)
     setting = replace(setting, as_callers=connector is not None)
-    theatre = Stage(setting, child.Signals(), manager)
+    signals = child.Signals()
+    theatre = Stage(setting, signals, manager)
     try:
         status = asyncio.run(_tap(options, theatre, found, recorder, connector))
     finally:
         if options.write:
             manager.tell(f"saving {options.write}", f"EXTEND_TIMEOUT_USEC={SAVING}000000")
-        recorded = recorder is None or recorder.finish(begun=theatre.begun)
+        recorded = recorder is None or recorder.finish(
+            begun=theatre.begun, forced=lambda: signals.late
+        )
     return status if recorded or not options.write else status or 1
 
 
@@ -163,7 +166,8 @@ async def _tap(
             say(told, wait=0)  # traffic does not wait for whoever reads it
 
     daemon = way(found, lambda text: hear(Said(core.moment(), text)), connector)
-    tap = core.Core(daemon, hear, loop)
+    behind = recorder.behind if recorder is not None else lambda: False
+    tap = core.Core(daemon, hear, loop, behind=behind)
     try:
         return await theatre.run(tap)
     finally:

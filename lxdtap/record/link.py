@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import signal
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -15,19 +17,18 @@ from lxdtap.record.worker import DROP, END, EVENTS, HEAD, LOST, PLAIN, SAVE, Wor
 from lxdtap.wire.events import Data, Event
 from lxdtap.wire.records import LARGE, encode, encode_large
 
-WAITING = 64 << 20
+WAITING = 32 << 20
 """Bytes of events that may wait for the recorder before they are lost."""
 BEHIND = 8 << 20
-"""Bytes that may wait before what comes is looked at more slowly, and so comes more slowly."""
-PAUSE = 0.002
-"""Seconds that an event then waits for the recorder, and as much more as there is more that waits.
-The core counts them as looking, of which a turn has no more than that: the connection that brings
-so much is held back, the others have their turns."""
+"""Bytes that may wait before whoever brings more is to be made to wait."""
+STUCK = 1.0
+"""Seconds without progress after which nobody is to wait for the recorder any more."""
 BLOCK = 256 << 10
 """Bytes of events that are sent at once, without waiting for more."""
 SOON = 0.002
 """Seconds for which events wait for others. To wake the recorder for each would cost the tap as
 much as the rest of its work, and the log is read by people."""
+_TICK = 0.1
 PATIENCE = 5.0
 """Seconds without progress after which the recorder is taken to be stuck."""
 
@@ -55,6 +56,7 @@ class Recorder:
         self._plain = True
         self._waiting: deque[bytes | memoryview] = deque()  # what the socket did not take yet
         self._size = 0  # of both
+        self._moved = 0.0  # when the socket last took something, or had nothing to take
         self._lost = False
         self._soon = self._blocked = False  # a timer runs; the socket is full
         self._dead = False
@@ -64,13 +66,14 @@ class Recorder:
         """Send from now on by this loop."""
         self._loop = loop
 
+    def behind(self) -> bool:
+        """Whether the recorder is at work and has much to do: more should come more slowly."""
+        return self._size > BEHIND and time.monotonic() - self._moved < STUCK
+
     def hear(self, event: Event) -> None:
-        """Take an event; waits a little where the recorder is behind, see :data:`PAUSE`."""
+        """Take an event; never waits."""
         if self._dead:
             return
-        if BEHIND < self._size <= WAITING:
-            select.select([], [self._sock], [], PAUSE * self._size / BEHIND)
-            self._send()
         if self._size > WAITING:
             self._lost = True
             return
@@ -86,13 +89,14 @@ class Recorder:
         """Ask for the cassette of what there is so far."""
         self._put(SAVE)
 
-    def finish(self, *, begun: bool = True) -> bool:
+    def finish(self, *, begun: bool = True, forced: Callable[[], bool] = lambda: False) -> bool:
         """Send what waits, and wait for the recorder's end; whether all was well there.
 
         It is waited for as long as it works: a long recording takes its time to save, and says so.
 
         Args:
             begun: whether the tap came to be; if not, a recording of nothing is not kept.
+            forced: whether not to wait any longer; what was recorded is left in the spool then.
         """
         if self._loop is not None:
             self._loop.remove_writer(self._sock.fileno())
@@ -107,7 +111,22 @@ class Recorder:
                 break
             self._send()
         self._sock.close()
+        self._await(forced)
         return self._ended() == 0
+
+    def _await(self, forced: Callable[[], bool]) -> None:
+        """Wait until its process has ended, or end it."""
+        if self._status is not None:
+            return
+        began, told = time.monotonic(), False
+        over = os.pidfd_open(self._pid)
+        while not select.select([over], [], [], _TICK)[0]:
+            if forced():
+                os.kill(self._pid, signal.SIGKILL)
+            if not told and time.monotonic() - began > PATIENCE:
+                told = True
+                complain("the log and the recording take their time to end; SIGTERM stops that")
+        os.close(over)
 
     # -- sending
 
@@ -170,6 +189,8 @@ class Recorder:
             self._loop.remove_writer(self._sock.fileno())
 
     def _send(self) -> None:
+        if not self._blocked:
+            self._moved = time.monotonic()
         while self._waiting:
             try:
                 sent = self._sock.sendmsg(
@@ -200,6 +221,7 @@ class Recorder:
 
     def _drop(self, sent: int) -> None:
         self._size -= sent
+        self._moved = time.monotonic()
         while sent:
             first = self._waiting.popleft()
             if sent < len(first):

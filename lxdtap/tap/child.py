@@ -14,6 +14,9 @@ from lxdtap.errors import CommandError
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2)
 """Signals that are for the command where there is one, and that end a sidecar."""
 
+FORCING = (signal.SIGTERM, signal.SIGQUIT)
+"""Those of them that end what takes its time at the end; a second Ctrl-C is mere impatience."""
+
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
@@ -26,6 +29,8 @@ class Signals:
     """
 
     def __init__(self) -> None:
+        self.late = False
+        """Whether there was one to end us after the loop was closed."""
         signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
 
     def start(
@@ -40,8 +45,8 @@ class Signals:
                 only_us = info.si_code <= 0
                 try:
                     loop.call_soon_threadsafe(heard, signal.Signals(info.si_signo), only_us)
-                except RuntimeError:
-                    return  # the loop is closed: we are about to exit
+                except RuntimeError:  # the loop is closed: we are about to exit
+                    self.late = self.late or info.si_signo in FORCING
 
         threading.Thread(target=listen, name="signals", daemon=True).start()
 

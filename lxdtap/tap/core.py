@@ -5,7 +5,7 @@ on a socket of its own, relays, and tells ``hear`` of what passes, as events.
 
 Bytes are looked at after they were sent on, for so long at a time that nobody else waits: what
 is not read by then is read in later turns of the loop. A connection that brings more than can be
-read is itself made to wait, as by a slower daemon.
+read, or much while whoever hears of it is behind, is itself made to wait, as by a slower daemon.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ TURN = 2_000_000
 """Nanoseconds for which one turn of the loop may look at what passed."""
 UNREAD = 1 << 20
 """Bytes of one connection that may have passed and not been looked at."""
+MUCH = 64 << 10
+"""Bytes that a connection may bring while whoever hears of them is behind."""
+REST = 0.002
+"""Seconds after which a connection that brought more looks whether it may go on."""
 
 Hear = Callable[[Event], None]
 Follow = Callable[[int], Wire]
@@ -50,6 +54,7 @@ class Core:
         loop: runs it all.
         follow: makes what reads a connection, from the connection's number.
         numbers: of the connections; None: from 1 on.
+        behind: whether whoever hears has more to do than should wait for it.
     """
 
     def __init__(
@@ -59,8 +64,10 @@ class Core:
         loop: asyncio.AbstractEventLoop,
         follow: Follow | None = None,
         numbers: Iterator[int] | None = None,
+        behind: Callable[[], bool] = lambda: False,
     ) -> None:
         self.loop = loop
+        self.behind = behind
         self.relay = Relay(loop)
         self._upstream = upstream
         self._hear = hear
@@ -205,6 +212,8 @@ class _Tapped:
         self._wire: Wire | None = wire
         self._looks: deque[_Look] = deque()
         self._unread = 0
+        self._brought = 0  # since nobody was behind
+        self._resting = False
         self._held = False
         self._over = False
 
@@ -233,12 +242,15 @@ class _Tapped:
         at = moment()
         if self._looks or not self._read_whole(self._wire, direction, data, at):
             self._look(_Look(self._wire.feed(direction, data, at), len(data), at))
+        self._brought += len(data)
+        if self._brought > MUCH and not self._resting:
+            self._rest()
 
-    def ended(self, direction: Direction) -> None:
+    def ended(self, direction: Direction, *, cut: bool) -> None:
         """A side will send no more."""
         if self._wire is not None:
             at = moment()
-            self._look(_Look(self._wire.end(direction, at), 0, at))
+            self._look(_Look(self._wire.end(direction, at, cut=cut), 0, at))
 
     def closed(self, why: str) -> None:
         """The connection is over."""
@@ -271,7 +283,7 @@ class _Tapped:
                 return False
             self._looks.popleft()
             self._unread -= look.size
-        self._hold(False)
+        self._hold()
         if self._over:
             self._core.gone(self.number)
             if self.gone is not None:
@@ -284,10 +296,20 @@ class _Tapped:
         self._unread += look.size
         if not late and not self.catch_up(look.at.monotonic + TURN):
             self._core.late(self)
-        if self._unread > UNREAD:
-            self._hold(True)
+        self._hold()
 
-    def _hold(self, held: bool) -> None:
+    def _rest(self) -> None:
+        """Wait for whoever hears, if that one is behind; go on if not."""
+        self._resting = not self._over and self._core.behind()
+        if self._resting:
+            self._core.loop.call_later(REST, self._rest)
+        else:
+            self._brought = 0
+        self._hold()
+
+    def _hold(self) -> None:
+        """Have nothing more read from either side for now, or have it again."""
+        held = self._resting or self._unread > (0 if self._held else UNREAD)
         if held != self._held and self.link is not None:
             self._held = held
             self.link.hold(held)

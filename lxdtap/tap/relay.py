@@ -34,8 +34,8 @@ class Observer(Protocol):
     def passed(self, direction: Direction, data: bytes) -> None:
         """These bytes were sent on."""
 
-    def ended(self, direction: Direction) -> None:
-        """No more will come in this direction."""
+    def ended(self, direction: Direction, *, cut: bool) -> None:
+        """No more will come in this direction: its sender said so, or was cut off."""
 
     def closed(self, why: str) -> None:
         """Both sockets are closed."""
@@ -134,20 +134,16 @@ class Link:
         """Bytes were sent on."""
         self._observer.passed(direction, data)
 
-    def source_ended(self, pipe: _Pipe) -> None:
-        """A side ended its sending: is it gone altogether?"""
+    def source_ended(self, pipe: _Pipe, *, cut: bool) -> None:
+        """A side ended its sending: is it gone altogether? ``cut``: it was reset, not ended."""
         if pipe is self._receiving:
-            self._why = self._why or "the daemon closed the connection"
-        self._observer.ended(pipe.direction)
+            how = "the daemon's connection was cut" if cut else "the daemon closed the connection"
+            self._why = self._why or how
+        self._observer.ended(pipe.direction, cut=cut)
         other = self._receiving if pipe is self._sending else self._sending
         if not other.done:
             gone = self._client_gone if pipe is self._sending else self._sending.abort
             self._relay.hangups.watch(pipe.source, gone)
-
-    def cut(self, pipe: _Pipe) -> None:
-        """A side's connection was reset, rather than ended."""
-        if pipe is self._receiving:
-            self._why = self._why or "the daemon's connection was cut"
 
     def target_gone(self, pipe: _Pipe) -> None:
         """A side no longer reads."""
@@ -236,10 +232,10 @@ class _Pipe:
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            size = 0  # a reset: nothing more will come
-            self._link.cut(self)
+            self._end(cut=True)
+            return
         if not size:
-            self._end()
+            self._end(cut=False)
             return
         data = self._buffer[:size]
         sent = size if self._discarding else self._send(data)
@@ -250,10 +246,10 @@ class _Pipe:
             self._loop.add_writer(self._target.fileno(), self._writable)
         self._link.passed(self.direction, kept)
 
-    def _end(self) -> None:
+    def _end(self, *, cut: bool) -> None:
         self._ended = True
         self._listen()
-        self._link.source_ended(self)
+        self._link.source_ended(self, cut=cut)
         self._finish()
 
     def _send(self, data: memoryview) -> int:

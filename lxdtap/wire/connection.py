@@ -102,12 +102,14 @@ class Wire:
         yield from self._read_requests(at)
         yield from self._read_responses(at)
 
-    def end(self, direction: Direction, at: Moment) -> Iterator[Event]:
-        """One side will send no more."""
+    def end(self, direction: Direction, at: Moment, *, cut: bool = False) -> Iterator[Event]:
+        """One side will send no more. If it was ``cut`` off, that is no body's end."""
         if self._tunnel is not None:
             return
-        over = self._requests_over if direction is Direction.SENT else self._responses_over
-        yield from over(at)
+        if direction is Direction.SENT:
+            yield from self._requests_over(at)
+        else:
+            yield from self._responses_over(at, cut=cut)
 
     def close(self, at: Moment, why: str) -> Iterator[Event]:
         """The connection is over for both sides; ``why`` is for the people who read of it."""
@@ -277,9 +279,9 @@ class Wire:
         elif reader.pending and not self._held:
             yield from self._unreadable("the client stopped inside its head", reader.take(), at)
 
-    def _responses_over(self, at: Moment) -> Iterator[Event]:
+    def _responses_over(self, at: Moment, *, cut: bool = False) -> Iterator[Event]:
         reader = self._responses
-        if reader.end():
+        if not cut and reader.end():
             yield from self._response_over((), at)
         elif self._answering is not None:
             yield self._cut(self._answering, Direction.RECEIVED, at)

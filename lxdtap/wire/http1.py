@@ -133,7 +133,7 @@ def request_framing(headers: RawHeaders, version: bytes) -> int | str:
 
 def response_framing(headers: RawHeaders, version: bytes, status: int, method: bytes) -> int | str:
     """How a response's body is framed (RFC 9112, 6.3), given the method it answers."""
-    if method == b"HEAD" or status < 200 or status in (204, 304):
+    if method == b"HEAD" or 100 <= status < 200 or status in (204, 304):
         return 0
     framing = _declared(headers, version)
     return UNTIL_CLOSE if framing is None else framing

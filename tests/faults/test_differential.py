@@ -56,10 +56,6 @@ A_FEW = 200
 """Conversations that are held of all those cut, in a run that is no campaign."""
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
-AMISS = {
-    "a status of 000": "its body is taken for an answer: only 1xx, 204 and 304 have none",
-}
-"""Cases that are told wrongly, and why."""
 OTHERWISE = {"STARTTLS", "STARTTLS without its line end"}
 """What only LXD and Incus understand."""
 DEADLY = {"STARTTLS without its line end"}
@@ -123,11 +119,7 @@ def test_a_case(played: Played, name: str) -> None:
     wanted = list(map(timeless, found["as written"]))
     for how, interactions in found.items():
         assert list(map(timeless, interactions)) == wanted, how
-    told = recorded(found["as written"])
-    if name in AMISS:
-        assert told != CASES[name].told, "no longer amiss: take it off the list"
-        pytest.xfail(AMISS[name])
-    assert told == CASES[name].told
+    assert recorded(found["as written"]) == CASES[name].told
 
 
 # -- cut in two, and cut off, everywhere
@@ -154,7 +146,7 @@ def test_cut_in_two_at_every_byte(tmp_path: Path, campaign: Campaign) -> None:
     every_cut = [
         (cut, case.told)
         for case in CASES.values()
-        if size(case.words) < LONG and case.name not in AMISS
+        if size(case.words) < LONG
         for cut in cuts(joined(case.words))
     ]
     compare(tmp_path, campaign, "cut in two", every_cut)

@@ -14,7 +14,7 @@ import pytest
 
 from lxdtap.cassette import files
 from tests.campaign import Campaign
-from tests.process.recording import SLOW, SPOOL, SYNC, get, recorder_of, targets
+from tests.process.recording import SLOW, SPOOL, SYNC, get, recorder_of, spooled, targets
 from tests.process.tap import answer, ask, eventually, sidecar
 
 from .running import Spread, finish
@@ -118,4 +118,25 @@ def test_the_recorder_is_stopped_for_long(tmp_path: Path) -> None:
     cassette = files.load(str(path))
     assert not cassette.complete
     assert targets(cassette) == [f"/{number}" for number in range(len(cassette.interactions))]
-    assert 10 < len(cassette.interactions) < 20
+    assert 5 < len(cassette.interactions) < 20
+
+
+@pytest.mark.timeout(20 * SLOW)
+def test_a_recorder_that_does_not_end(tmp_path: Path) -> None:
+    """It is waited for, which is told; a second SIGTERM ends that, and the spool is left."""
+    path = tmp_path / "c.yaml"
+    told = answer(b"{}")
+    with upstream(tmp_path / "lxd", serving(lambda _: told)) as daemon:
+        with sidecar(tmp_path / "tap", daemon.path, "-w", str(path)) as tap:
+            assert ask(tap.path, get("/1")) == told
+            eventually(lambda: len(tap.entries("transaction")) == 1)
+            os.kill(recorder_of(tap), signal.SIGSTOP)
+            tap.process.send_signal(signal.SIGTERM)
+            assert tap.process.stderr is not None
+            while "take their time to end" not in tap.process.stderr.readline():
+                pass
+            tap.process.send_signal(signal.SIGTERM)
+            _, errors = tap.process.communicate(timeout=SLOW)
+    assert tap.process.returncode == 1
+    assert "was ended by signal 9" in errors
+    assert spooled(tmp_path / SPOOL)[0] == ["/1"]

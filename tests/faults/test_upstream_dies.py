@@ -85,12 +85,7 @@ async def is_killed(connection: Connection) -> None:
     await connection.readable()
 
 
-KILLED = [
-    ("length", "chunks", "exec"),
-    pytest.param(
-        ("until-close",), marks=pytest.mark.xfail(reason="a reset is recorded as the answer's end")
-    ),
-]
+KILLED = [("length", "chunks", "exec"), ("until-close",)]
 
 
 @pytest.mark.parametrize("kinds", KILLED, ids="-".join)

@@ -1,8 +1,8 @@
 """Conversations between a client and a daemon, as the tests write them down.
 
 ``talk(">>", GET, "<<", OK, "||")`` is one: ``>>`` lets the client speak, ``<<`` the daemon; each
-piece of bytes is one read. ``>|`` and ``<|`` say that one of them has no more to say, ``||`` that
-the connection is closed. A second passes with each word.
+piece of bytes is one read. ``>|`` and ``<|`` say that one of them has no more to say, ``<x`` that
+it was cut off, ``||`` that the connection is closed. A second passes with each word.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class Talk:
         if word == "||":
             return list(self.wire.close(self.at, WHY))
         side = _SIDES[word[0]]
-        if word[1] == "|":
-            return list(self.wire.end(side, self.at))
+        if word[1] in "|x":
+            return list(self.wire.end(side, self.at, cut=word[1] == "x"))
         self._speaker = side
         return []
 

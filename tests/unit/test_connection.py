@@ -97,6 +97,12 @@ def test_a_body_until_close_ends_with_the_daemon() -> None:
 # -- cut off
 
 
+def test_a_body_until_close_does_not_end_with_a_cut() -> None:
+    """A daemon that was cut off has not said all."""
+    told = talk(">>", GET, "<<", b"HTTP/1.0 200 OK\r\n\r\nhalf", "<x", "||").only
+    assert (captured(told), told.broken) == (b"half", f"{WHY} in the answer's body")
+
+
 def test_cut_before_the_answer() -> None:
     """A daemon that hangs up without a word leaves the request unanswered."""
     told = talk(">>", GET, "<|", "||").only
