@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import select
 import socket
 from collections.abc import Callable
@@ -111,6 +112,7 @@ class Link:
         self._daemon = daemon
         self._observer = observer
         self._why = ""
+        self._daemon_cut = False
         self._grace: asyncio.TimerHandle | None = None
         client.setblocking(False)
         daemon.setblocking(False)
@@ -137,6 +139,7 @@ class Link:
     def source_ended(self, pipe: _Pipe, *, cut: bool) -> None:
         """A side ended its sending: is it gone altogether? ``cut``: it was reset, not ended."""
         if pipe is self._receiving:
+            cut = cut or self._daemon_cut
             how = "the daemon's connection was cut" if cut else "the daemon closed the connection"
             self._why = self._why or how
         self._observer.ended(pipe.direction, cut=cut)
@@ -145,11 +148,12 @@ class Link:
             gone = self._client_gone if pipe is self._sending else self._sending.abort
             self._relay.hangups.watch(pipe.source, gone)
 
-    def target_gone(self, pipe: _Pipe) -> None:
-        """A side no longer reads."""
+    def target_gone(self, pipe: _Pipe, *, reset: bool) -> None:
+        """A side no longer reads. Of a reset, writing and reading learn once, whoever is first."""
         if pipe is self._receiving:
             self._client_gone()
         else:
+            self._daemon_cut = self._daemon_cut or reset
             pipe.abort()
 
     def pipe_done(self) -> None:
@@ -257,8 +261,8 @@ class _Pipe:
             return self._target.send(data)
         except (BlockingIOError, InterruptedError):
             return 0
-        except OSError:
-            self._link.target_gone(self)
+        except OSError as error:
+            self._link.target_gone(self, reset=error.errno == errno.ECONNRESET)
             return len(data)
 
     def _writable(self) -> None:
