@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import tomllib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lxdtap.errors import ProjectError
@@ -23,16 +21,20 @@ def redactions(directory: str) -> list[str]:
     Raises:
         ProjectError: the file cannot be read, or the list is none of texts.
     """
-    for folder in (Path(directory), *Path(directory).parents):
-        file = folder / NAME
-        if file.is_file():
-            return _redactions(file)
-    return []
+    folder, above = directory, os.path.dirname(directory)
+    while not os.path.isfile(os.path.join(folder, NAME)):
+        if above == folder:
+            return []
+        folder, above = above, os.path.dirname(above)
+    return _redactions(os.path.join(folder, NAME))
 
 
-def _redactions(file: Path) -> list[str]:
+def _redactions(file: str) -> list[str]:
+    import tomllib  # most taps are started where there is none
+
     try:
-        settings: Any = tomllib.loads(file.read_text(encoding="utf-8"))
+        with open(file, encoding="utf-8") as opened:
+            settings: Any = tomllib.loads(opened.read())
     except (OSError, ValueError) as error:
         raise ProjectError(f"cannot read {file}: {error}; mend it") from error
     found = settings
