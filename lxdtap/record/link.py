@@ -118,14 +118,10 @@ class Recorder:
         """Wait until its process has ended, or end it."""
         if self._status is not None:
             return
-        began, told = time.monotonic(), False
         over = os.pidfd_open(self._pid)
         while not select.select([over], [], [], _TICK)[0]:
             if forced():
                 os.kill(self._pid, signal.SIGKILL)
-            if not told and time.monotonic() - began > PATIENCE:
-                told = True
-                complain("the log and the recording take their time to end; SIGTERM stops that")
         os.close(over)
 
     # -- sending

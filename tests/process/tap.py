@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 """Seconds after which something that was to happen is taken not to."""
 
 LXDTAP = (sys.executable, "-m", "lxdtap")
