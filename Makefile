@@ -17,11 +17,12 @@ run: $(VENV)/run  ## tap the LXD or Incus daemon of this machine; where there is
 
 test: $(VENV)/dev  ## run all tests; those with real daemons where these are installed
 	@$(BIN)/python tests/coverage_gate.py
-	@$(BIN)/python -m pytest $(ARGS) tests/bench tests/process tests/faults tests/daemons
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS) tests/bench tests/process tests/faults
+	@$(BIN)/python -m pytest $(ARGS) tests/daemons
 
 campaign: $(VENV)/dev  ## the tests of faults in full counts, with a report; takes hours
 	@mkdir -p build
-	@$(BIN)/python -m pytest --campaign --timeout 14400 --figures build/campaign.json $(ARGS) tests/faults
+	@$(BIN)/python -m pytest -s --campaign --timeout 14400 --figures build/campaign.json $(ARGS) tests/faults
 
 check: $(VENV)/dev docs  ## lint, format, types and docs, as CI does
 	@$(BIN)/ruff check
