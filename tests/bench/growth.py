@@ -113,7 +113,9 @@ def recorded(stage: Stage) -> Recorded:
     with peers.tap(stage, stage.nginx, "-q", recording=True) as tap:
         with load.client(tap.address) as client, load.client(stage.nginx) as direct:
             without = direct.ask()
-            found.points.append(Point(1, client.ask(), direct=without, memory=memory(tap.pids())))
+            found.points.append(
+                Point(1, client.ask(), direct=without, memory=memory(tap.pids(), "Pss"))
+            )
         done = 1
         for upto in steps(max(1000, stage.options.transactions), 100):
             count = upto - done
@@ -121,16 +123,13 @@ def recorded(stage: Stage) -> Recorded:
             _, cpu = _cpu(tap, partial(_in_chunks, tap, count), count)
             done = upto
             pids = tap.pids()
-            held = memory(pids)
+            held = memory(pids, "Pss")
             with load.client(tap.address) as client, load.client(stage.nginx) as direct:
                 wall, without = client.median(PROBES), direct.median(PROBES)
             done += PROBES
             found.points.append(Point(upto, wall, cpu, without, held))
         by_process = [f"{memory([pid]) / MIB:.0f}" for pid in pids]
-        shared = memory(pids, "Pss") / MIB
-        found.held = (
-            f"MiB by process {', '.join(by_process)}; {shared:.0f} with what they share once"
-        )
+        found.held = f"MiB by process {', '.join(by_process)}, with what they share in each"
         found.lost = "; ".join(tap.troubles()[:1])
     return found
 

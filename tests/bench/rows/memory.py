@@ -10,7 +10,7 @@ from tests.bench.processes import forget_peak, memory
 from tests.bench.stage import Options, Stage
 
 MIB = 1 << 20
-AFTER = Target("memory", "", 64, False, "MiB, all processes in sum", timed=False)
+AFTER = Target("memory", "", 64, False, "MiB, all processes, what they share once", timed=False)
 OVER = Target("memory", "", 32, False, "MiB more at most", timed=False)
 IDLE = Target("memory", "", 16, False, "KiB each", timed=False)
 
