@@ -274,15 +274,20 @@ class Redactor:
             columns = value.get("columns")
             if not secret and isinstance(columns, list) and isinstance(value.get("rows"), list):
                 return self._table(value, columns, also)
-            return {
-                self._cleaned(key): self._json(
-                    item, also, secret=secret or _is_secret(key, item, also)
-                )
-                for key, item in value.items()
-            }
+            return self._members_of(value, also, secret=secret)
         if secret and isinstance(value, (int, float)) and not isinstance(value, bool):
             return self._placeholder(str(value))  # a password of digits, sent as a number
         return value
+
+    def _members_of(self, value: dict[str, Json], also: Also | None, *, secret: bool) -> Json:
+        # Most of what is said was said before: then a look into a set is all that it costs.
+        clean: dict[str, Json] = {}
+        for key, item in value.items():
+            name = key if key in self._clean else self._cleaned(key)
+            hidden = secret or _is_secret(key, item, also)
+            known = not hidden and type(item) is str and item in self._clean
+            clean[name] = item if known else self._json(item, also, secret=hidden)
+        return clean
 
     def _table(self, value: dict[str, Json], columns: list[Json], also: Also | None) -> Json:
         """What a SELECT found (LXD's lxd/api_internal.go): its ``rows`` have no keys."""
@@ -380,17 +385,24 @@ def is_setting(key: str, value: Json) -> bool:
 
 def is_credential(name: str) -> bool:
     """Whether what stands under a name, in JSON or in a query, is a credential."""
-    return bool(_KEY.match(name)) if len(name) > LONGEST_CLEAN else _short_key(name)
+    return bool(_KEY.match(name))
 
 
 def _is_secret(key: str, value: Json, also: Also | None) -> bool:
-    return is_credential(key) or is_setting(key, value) or (also is not None and also(key, value))
+    named = _short_member(key) if len(key) <= LONGEST_CLEAN else _is_member(key)
+    if named or (key == "environment" and is_setting(key, value)):
+        return True
+    return also is not None and also(key, value)
+
+
+def _is_member(key: str) -> bool:
+    return bool(_KEY.match(key)) or key.startswith(_SETTINGS)
 
 
 @functools.lru_cache(CLEAN)
-def _short_key(key: str) -> bool:
+def _short_member(key: str) -> bool:
     """Whether secrets stand under a key. The keys of documents are few, and looked at often."""
-    return bool(_KEY.match(key))
+    return _is_member(key)
 
 
 @functools.lru_cache(CLEAN)

@@ -21,6 +21,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from json.encoder import encode_basestring
 from typing import assert_never
 
 from lxdtap.content import Binary, Content, Document, Json, Part, Parts, Text
@@ -32,7 +33,6 @@ SEPARATOR = "=" * 24
 PART = "--"
 CUT = "(its end was not kept)"
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _KEY = re.compile(r'^(\t+)("(?:[^"\\]++|\\.)*+")(?=: )', re.MULTILINE)
 
 
@@ -94,19 +94,18 @@ def _indented(value: Json, line: str) -> str:
 
     Each line begins with ``line``, a line's end and the indentation.
     """
-    match value:
-        case dict() if value:
-            deeper = f"{line}\t"
-            members = [f"{_json(key)}: {_indented(each, deeper)}" for key, each in value.items()]
-            return f"{{{deeper}{f',{deeper}'.join(members)}{line}}}"
-        case list() if value:
-            deeper = f"{line}\t"
-            return f"[{deeper}{f',{deeper}'.join(_indented(each, deeper) for each in value)}{line}]"
-    return _json(value)
-
-
-def _json(value: Json) -> str:
-    return escape_json(_ENCODER.encode(value))
+    if isinstance(value, str):
+        return escape_json(encode_basestring(value))
+    if not (value and isinstance(value, (dict, list))):
+        return json.dumps(value)
+    deeper = f"{line}\t"
+    if isinstance(value, list):
+        items = f",{deeper}".join([_indented(item, deeper) for item in value])
+        return f"[{deeper}{items}{line}]"
+    members = f",{deeper}".join(
+        [f"{escape_json(encode_basestring(k))}: {_indented(v, deeper)}" for k, v in value.items()]
+    )
+    return f"{{{deeper}{members}{line}}}"
 
 
 def _request_line(transaction: Transaction, paint: Paint) -> str:

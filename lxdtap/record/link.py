@@ -82,8 +82,18 @@ class Recorder:
             self._put(LOST)
         if type(event) is Data and len(event.data) >= LARGE:
             self._add_large(event)
-        else:
-            self._add(encode(event), plain=type(event) not in TRIMMED)
+            return
+        record, plain = encode(event), type(event) not in TRIMMED
+        if plain is not self._plain:
+            self._close_block()
+            self._plain = plain
+        self._block.append(record)
+        self._filled += len(record)
+        self._size += len(record)
+        if self._filled >= BLOCK:
+            self._flush()
+        elif not self._soon:
+            self._flush_soon()
 
     def save(self) -> None:
         """Ask for the cassette of what there is so far."""
@@ -125,19 +135,6 @@ class Recorder:
         os.close(over)
 
     # -- sending
-
-    def _add(self, record: bytes, *, plain: bool) -> None:
-        """Put an event into the block."""
-        if plain is not self._plain:
-            self._close_block()
-            self._plain = plain
-        self._block.append(record)
-        self._filled += len(record)
-        self._size += len(record)
-        if self._filled >= BLOCK:
-            self._flush()
-        elif not self._soon:
-            self._flush_soon()
 
     def _add_large(self, event: Data) -> None:
         """Make it a block of its own, without a copy of what it holds."""

@@ -75,18 +75,22 @@ class Worker:
 
     def run(self, sock: socket.socket) -> int:
         """Work until the tap's end is closed; the exit status."""
-        buffer = bytearray()
+        buffer, filled = bytearray(2 * _READ), 0
         ticked = time.monotonic()
         while True:
             # Nobody is woken for nothing: a sidecar may stand idle for weeks.
             waits = self._aside or self._fold.busy
             ready, _, _ = select.select([sock], [], [], _TICK if waits else None)
             if ready:
-                data = sock.recv(_READ)
-                if not data:
+                with memoryview(buffer) as view:
+                    size = sock.recv_into(view[filled:])
+                    taken = self._take(view[: filled + size])
+                if not size:
                     break
-                buffer += data
-                self._take(buffer)
+                filled += size - taken
+                buffer[:filled] = buffer[taken : taken + filled]
+                if filled == len(buffer):  # one event that is longer
+                    buffer += bytes(len(buffer))
             if time.monotonic() - ticked >= _TICK:
                 ticked = time.monotonic()
                 self._show(self._fold.tick(time.monotonic_ns()))
@@ -97,21 +101,20 @@ class Worker:
 
     # -- what comes
 
-    def _take(self, buffer: bytearray) -> None:
-        """Take all that is whole."""
+    def _take(self, came: memoryview) -> int:
+        """Take all that is whole; how many bytes that was."""
         at = 0
-        while len(buffer) - at >= HEAD.size:
-            kind, length = HEAD.unpack_from(buffer, at)
+        while len(came) - at >= HEAD.size:
+            kind, length = HEAD.unpack_from(came, at)
             end = at + HEAD.size + length
-            if len(buffer) < end:
+            if len(came) < end:
                 break
             if kind in (EVENTS, PLAIN):
-                with memoryview(buffer) as view, view[at + HEAD.size : end] as block:
-                    self._work(block, plain=kind == PLAIN)
+                self._work(came[at + HEAD.size : end], plain=kind == PLAIN)
             else:
                 self._other(kind)
             at = end
-        del buffer[:at]
+        return at
 
     def _other(self, kind: int) -> None:
         if kind == LOST:

@@ -110,7 +110,7 @@ class Link:
         self._relay = relay
         self._client = client
         self._daemon = daemon
-        self._observer = observer
+        self.observer = observer
         self._why = ""
         self._daemon_cut = False
         self._grace: asyncio.TimerHandle | None = None
@@ -132,17 +132,13 @@ class Link:
 
     # -- what the pipes tell
 
-    def passed(self, direction: Direction, data: bytes) -> None:
-        """Bytes were sent on."""
-        self._observer.passed(direction, data)
-
     def source_ended(self, pipe: _Pipe, *, cut: bool) -> None:
         """A side ended its sending: is it gone altogether? ``cut``: it was reset, not ended."""
         if pipe is self._receiving:
             cut = cut or self._daemon_cut
             how = "the daemon's connection was cut" if cut else "the daemon closed the connection"
             self._why = self._why or how
-        self._observer.ended(pipe.direction, cut=cut)
+        self.observer.ended(pipe.direction, cut=cut)
         other = self._receiving if pipe is self._sending else self._sending
         if not other.done:
             gone = self._client_gone if pipe is self._sending else self._sending.abort
@@ -165,7 +161,7 @@ class Link:
         for sock in (self._client, self._daemon):
             self._relay.hangups.forget(sock)
             sock.close()
-        self._observer.closed(self._why or "the client closed the connection")
+        self.observer.closed(self._why or "the client closed the connection")
 
     def _client_gone(self) -> None:
         """Nobody reads the answer. Hear its end all the same, then tell the daemon as much."""
@@ -192,6 +188,7 @@ class _Pipe:
         self.done = False
         self._target = target
         self._link = link
+        self._passed = link.observer.passed
         self._loop = relay.loop
         self._buffer = relay.buffer
         self._pending: memoryview | None = None  # read, not yet accepted by the target
@@ -248,7 +245,7 @@ class _Pipe:
             self._pending = memoryview(kept)[sent:]
             self._listen()
             self._loop.add_writer(self._target.fileno(), self._writable)
-        self._link.passed(self.direction, kept)
+        self._passed(self.direction, kept)
 
     def _end(self, *, cut: bool) -> None:
         self._ended = True

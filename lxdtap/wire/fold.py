@@ -6,6 +6,7 @@ a stream of updates, because a transaction may be worth seeing long before it en
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -52,7 +53,7 @@ from lxdtap.wire.events import (
 )
 from lxdtap.wire.http1 import RawHeaders
 from lxdtap.wire.websocket import close_code
-from lxdtap.wire.whole import spelled
+from lxdtap.wire.whole import LONGEST_HEAD, spelled
 
 CAPTURE = 4 << 20
 """Bytes of a body that are usually kept; larger ones are counted and hashed."""
@@ -61,7 +62,17 @@ VISIBLE_AFTER = 1_000_000_000
 
 
 def _headers(raw: RawHeaders) -> Headers:
+    size = sum([len(name) + len(value) for name, value in raw])
+    return _short_headers(raw) if size <= LONGEST_HEAD else _text(raw)
+
+
+def _text(raw: RawHeaders) -> Headers:
     return tuple((decode(name), decode(value)) for name, value in raw)
+
+
+@functools.lru_cache(512)
+def _short_headers(raw: RawHeaders) -> Headers:
+    return _text(raw)  # which are much the same from message to message
 
 
 @dataclass(slots=True)

@@ -580,3 +580,9 @@ def test_what_is_known_to_be_clean_is_looked_at_again_when_a_secret_is_told() ->
     assert redactor.document(texts[-2:]) == texts[-2:]
     redactor.document({"token": f"{redact.CLEAN:012}"})
     assert redactor.document(texts[-1]) == "REDACTED-1 is clean"
+
+
+def test_names_tell_what_stands_under_them() -> None:
+    """Credentials by what their names hold, settings by what theirs begin with."""
+    assert [redact.is_credential(name) for name in ("trust_token", "name")] == [True, False]
+    assert [redact.is_setting(name, None) for name in ("user.x", "limits.cpu")] == [True, False]
