@@ -122,7 +122,7 @@ def test_what_works_has_not_settled(tmp_path: Path) -> None:
     """It is waited for, however little of the machine it gets."""
     place = tmp_path / "p"
     address = Address(f"{place}/unix.socket")
-    busy = LISTENER.replace("signal.pause()", "for _ in range(5_000_000): pass\nsignal.pause()")
+    busy = LISTENER.replace("signal.pause()", "for _ in range(30_000_000): pass\nsignal.pause()")
     command = ["nice", "-n", "19", sys.executable, "-c", busy, str(address.where)]
     with running(command, address, place) as found:
         assert found.settle() > 0.2

@@ -374,9 +374,8 @@ def download(size: int) -> Callable[[socket.socket, Served], None]:
     return script
 
 
-def fetch(path: str) -> tuple[int, str, float]:
-    """Size and hash of what comes, and how long it took."""
-    begun = time.monotonic()
+def fetch(path: str) -> tuple[int, str]:
+    """Size and hash of what comes."""
     with connect(path) as sock:
         sock.sendall(get("/1.0/images/x/export"))
         size, digest, head = 0, hashlib.sha256(), True
@@ -385,25 +384,19 @@ def fetch(path: str) -> tuple[int, str, float]:
                 data, head = data.partition(b"\r\n\r\n")[2], False
             size += len(data)
             digest.update(data)
-    return size, digest.hexdigest(), time.monotonic() - begun
+    return size, digest.hexdigest()
 
 
 @pytest.mark.timeout(SLOW)
 def test_a_large_download(tmp_path: Path) -> None:
-    """200 MiB: known by size and hash, in bounded memory, at no less than half the speed."""
+    """200 MiB: known by size and hash, in bounded memory; its speed is for the bench."""
     size = 200 << 20
     right = hashlib.sha256(CHUNK * 200).hexdigest()
-    plain = []
-    with fake_daemon(tmp_path / "other", download(size)) as daemon:
-        with sidecar(tmp_path / "plain", daemon.path) as tap:
-            plain = [fetch(tap.path)[2] for _ in range(2)]
     with recording(tmp_path, script=download(size)) as (_, tap, path):
         before = rss(tap.process.pid), rss(recorder_of(tap))
-        took = []
         for _ in range(2):
-            found_size, found, seconds = fetch(tap.path)
+            found_size, found = fetch(tap.path)
             assert (found_size, found) == (size, right)
-            took.append(seconds)
         after = rss(tap.process.pid), rss(recorder_of(tap))
         growth = [now - then for then, now in zip(before, after, strict=True)]
         assert max(growth) <= 64 << 10, growth
@@ -415,14 +408,13 @@ def test_a_large_download(tmp_path: Path) -> None:
             assert response is not None
             assert (response.body.size, response.body.sha256) == (size, right)
             assert not interaction.replayable
-    assert min(took) <= 2 * min(plain)
 
 
 @pytest.mark.timeout(SLOW)
 def test_a_binary_body_lies_beside(tmp_path: Path) -> None:
     """30 MiB of it, whole."""
     with recording(tmp_path, script=download(30 << 20)) as (_, tap, path):
-        _, right, _ = fetch(tap.path)
+        _, right = fetch(tap.path)
         tap.process.send_signal(signal.SIGTERM)
         _, errors = tap.process.communicate(timeout=SLOW)
         assert tap.process.returncode == 0, errors
