@@ -6,10 +6,8 @@ Who plays it, a tap or a recording, is handed in.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import os
-import select
 import signal
 import socket
 import sys
@@ -20,6 +18,7 @@ from typing import Protocol
 from lxdtap import endpoint
 from lxdtap.endpoint import Kind
 from lxdtap.errors import ListenError, NoDaemonError
+from lxdtap.record.output import put_line
 from lxdtap.tap import child, listener, service
 from lxdtap.terminal import escape
 from lxdtap.transaction import Peer
@@ -103,7 +102,7 @@ def say(text: str, wait: float = _PATIENCE) -> None:
 
 
 def _put(line: str, wait: float) -> None:
-    """Write a line to stderr. A reader that is gone, or asleep, is no reason to stop."""
+    """Write a line to stderr, if there is one."""
     if sys.stderr is None:  # it was closed before we came
         return
     try:
@@ -111,11 +110,7 @@ def _put(line: str, wait: float) -> None:
     except io.UnsupportedOperation:  # it is no file, as in tests of programs that use us
         print(line, file=sys.stderr, flush=True)
         return
-    waiting = select.poll()
-    waiting.register(number, select.POLLOUT)
-    with contextlib.suppress(OSError):
-        if waiting.poll(1000 * wait):
-            os.write(number, f"{line}\n".encode("utf-8", "backslashreplace"))
+    put_line(number, line, wait)
 
 
 class Stage:

@@ -14,8 +14,8 @@ from lxdtap.errors import LogError
 
 WAITING = 16 << 20
 """Bytes of text that may wait for a slow reader before transactions are left out."""
-_PATIENCE = 1000
-"""Milliseconds that whoever reads stderr is waited for."""
+_PATIENCE = 1.0
+"""Seconds that whoever reads stderr is waited for."""
 
 
 def open_file(path: str) -> int:
@@ -117,9 +117,14 @@ class Output:
 
 
 def complain(text: str) -> None:
-    """A line of lxdtap's own, on stderr, whatever became of it: whoever reads may be asleep."""
+    """A line of lxdtap's own, on stderr, whatever became of it."""
+    put_line(2, f"lxdtap: {text}", _PATIENCE)
+
+
+def put_line(descriptor: int, line: str, seconds: float) -> None:
+    """Write a line. A reader that is gone, or asleep for so long, is no reason to stop."""
     waiting = select.poll()
-    waiting.register(2, select.POLLOUT)
+    waiting.register(descriptor, select.POLLOUT)
     with contextlib.suppress(OSError):
-        if waiting.poll(_PATIENCE):
-            os.write(2, f"lxdtap: {text}\n".encode("utf-8", "backslashreplace"))
+        if waiting.poll(1000 * seconds):
+            os.write(descriptor, f"{line}\n".encode("utf-8", "backslashreplace"))

@@ -63,7 +63,7 @@ class UnreadableRecordError(ValueError):
 def encode(event: Event) -> bytes:
     """An event as bytes."""
     packed: bytes
-    if type(event) is WholeMessage:  # two of every three events: worth 2 us of the tap's time each
+    if type(event) is WholeMessage:  # most events are: half the time for these
         connection, exchange, at, direction, head, body = event
         sent = direction is Direction.SENT
         packed = _pack((_WHOLE, connection, exchange, at, sent, head, body))

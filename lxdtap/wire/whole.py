@@ -88,8 +88,8 @@ def _head(data: bytes) -> bytes:
 @functools.lru_cache(_HEADS)
 def _request(head: bytes) -> tuple[bytes, int] | None:
     """The method, and the framing of the body; None for what is not plain."""
-    _, headers, _ = parsed(head)
-    line = _plain(head) and http1.request_line(parsed(head).start)
+    start, headers, _ = parsed(head)
+    line = _plain(head) and http1.request_line(start)
     if not line or http1.values(headers, b"upgrade"):
         return None
     framing = http1.request_framing(headers, line[2])

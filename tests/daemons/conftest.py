@@ -7,12 +7,13 @@ is true they fail, because there it was to be installed.
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.absent import absent
 
 from .tapping import Tapping
 from .throwaway import INCUS, LXD, Brand, Daemon, DaemonError, throwaway
@@ -54,7 +55,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     chosen = item.callspec.params.get("daemon") if hasattr(item, "callspec") else None
     for name in {str(chosen), *item.fixturenames} & BRANDS.keys():
         if why := BRANDS[name].missing():
-            _absent(f"{why} (see .ci/install-daemons)")
+            absent(f"{why} (see .ci/install-daemons)")
         if running := item.config.stash.get(RUNNING, {}).get(name):
             _revive(running, item)
 
@@ -71,12 +72,6 @@ def _revive(daemon: Daemon, item: pytest.Item) -> None:
 
 def _line(where: str, why: str) -> str:
     return f"{where}: {' '.join(why.split())[:1000]}"
-
-
-def _absent(why: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(why, pytrace=False)
-    pytest.skip(why)
 
 
 def _started(brand: Brand, config: pytest.Config) -> Iterator[Daemon]:

@@ -183,13 +183,16 @@ def image(directory: Path, name: str) -> Image:
 # The daemon.
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=90)
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket; ``timeout`` in seconds."""
+
+    def __init__(self, path: str, *, host: str = "localhost", timeout: float = 90) -> None:
+        super().__init__(host, timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 
@@ -291,7 +294,7 @@ class Daemon:
         return ended
 
     def _ask(self, method: str, path: str, body: object = None) -> Json:
-        with contextlib.closing(_UnixConnection(str(self.socket))) as connection:
+        with contextlib.closing(UnixConnection(str(self.socket))) as connection:
             connection.request(method, path, None if body is None else json.dumps(body))
             with connection.getresponse() as response:
                 answer = json.loads(response.read())

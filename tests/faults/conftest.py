@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.absent import absent
 from tests.daemons.throwaway import LXD, Daemon, throwaway
-
-from .needs import absent
 
 
 @pytest.fixture(scope="session")

@@ -6,26 +6,16 @@ Where ``CI`` is true it fails instead, for there it was to be installed.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
-import pytest
-
+from tests.absent import absent
 from tests.process.tap import eventually
 
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 """The library that tells a process another time, where it is installed."""
-
-
-def absent(why: str) -> NoReturn:
-    """The test cannot be made here."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(why, pytrace=False)
-    pytest.skip(why)
 
 
 def program(name: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import http.client
 import json
 import os
 import pty
@@ -22,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from tests.daemons.throwaway import Daemon, until
+from tests.daemons.throwaway import Daemon, UnixConnection, until
 
 LETTERS = string.ascii_letters + string.digits
 ODD = '"\\<&é% +/='
@@ -109,15 +108,8 @@ class Aviary:
 # -- clients
 
 
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("lxd", timeout=PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(PATIENCE)
-        self.sock.connect(self._path)
+def _connection(path: str) -> UnixConnection:
+    return UnixConnection(path, host="lxd", timeout=PATIENCE)
 
 
 @dataclass
@@ -142,7 +134,7 @@ class Field:
         self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> bytes:
         """Ask, whatever the status; the body of the answer."""
-        with contextlib.closing(_Connection(self.socket)) as connection:
+        with contextlib.closing(_connection(self.socket)) as connection:
             connection.request(method, target, body or None, dict(headers or {}))
             return connection.getresponse().read()
 
@@ -451,7 +443,7 @@ def _sftp(place: Field) -> None:
     head = "GET /1.0/instances/c1/sftp HTTP/1.1\r\nHost: x\r\nUpgrade: sftp\r\nConnection: Upgrade"
     path = f"/root/{place.plain('SFTP', kept=True)}".encode()
     stat = b"\x11\0\0\0\1" + len(path).to_bytes(4, "big") + path  # SSH_FXP_STAT
-    with contextlib.closing(_Connection(place.socket)) as connection:
+    with contextlib.closing(_connection(place.socket)) as connection:
         connection.connect()
         connection.sock.sendall(f"{head}\r\n\r\n".encode())
         connection.sock.recv(4096)

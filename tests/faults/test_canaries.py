@@ -26,6 +26,7 @@ from lxdtap.api import API, APIException
 from lxdtap.cassette import files
 from lxdtap.cassette.model import Interaction
 from lxdtap.errors import LxdtapError
+from tests.absent import absent
 from tests.campaign import Campaign
 from tests.daemons.throwaway import INCUS, LXD, Brand, Daemon, throwaway
 from tests.process.tap import (
@@ -41,7 +42,6 @@ from tests.process.tap import (
     sidecar,
 )
 
-from .needs import absent
 from .planting import SAYINGS, Aviary, Field, Json, plant
 from .running import family
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from lxdtap.cassette.model import Interaction
 from lxdtap.transaction import Transaction
+from tests.absent import absent
 from tests.campaign import Campaign
 from tests.daemons.throwaway import INCUS, Daemon, throwaway
 
@@ -37,7 +38,6 @@ from .differential import (
 )
 from .hearing import Client, Heard, Turn, statuses, turns
 from .lockstep import PATIENCE, Difference, Lockstep, directly
-from .needs import absent
 from .strict import Served, StrictDaemon, serve, strict_daemon
 
 pytestmark = pytest.mark.timeout(3600)  # for the campaign; each wait has a bound of its own

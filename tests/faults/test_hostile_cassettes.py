@@ -19,10 +19,9 @@ from hypothesis import strategies as st
 
 from lxdtap.cassette import files
 from lxdtap.cassette.model import REPLAYABLE, CassetteError
+from tests.absent import absent
 from tests.campaign import Campaign
 from tests.process.tap import LXDTAP, environment
-
-from . import needs
 
 CASSETTES = Path(__file__).parents[2] / "cassettes"
 LIMIT = 100 << 20
@@ -324,7 +323,7 @@ def test_what_lies_beside_is_not_what_it_was(tmp_path: Path, campaign: Campaign,
     """It is seen; links are not followed, no FIFO's end is waited for, nothing is touched."""
     spoil, what = BESIDE[name]
     if name == "device" and os.geteuid():
-        needs.absent("root makes devices")
+        absent("root makes devices")
     path, attached = with_files(tmp_path)
     spoil(attached)
     before = snapshot(tmp_path)

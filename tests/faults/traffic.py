@@ -19,7 +19,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from tests.daemons.throwaway import Daemon, DaemonError
+from tests.daemons.throwaway import Daemon, DaemonError, UnixConnection
 
 PATIENCE = 60
 """Seconds after which a client is taken to hang; it is killed, and that is a failure."""
@@ -69,17 +68,8 @@ class FaultError(Exception):
     """What only what is between client and daemon can have done."""
 
 
-class _Connection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("lxd", timeout=PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(PATIENCE)
-        self.sock.connect(self._path)
+def _connection(path: str) -> UnixConnection:
+    return UnixConnection(path, host="lxd", timeout=PATIENCE)
 
 
 @dataclass
@@ -312,7 +302,7 @@ class Traffic:
 
     def _keep_alive(self, dice: random.Random) -> None:
         """Many requests on one connection, counted."""
-        with self._unbroken(), contextlib.closing(_Connection(self._path)) as connection:
+        with self._unbroken(), contextlib.closing(_connection(self._path)) as connection:
             for target, status in dice.choices(RAW, k=dice.randint(10, 150)):
                 self.tally.asks("keep-alive")
                 connection.request("GET", _marked(target, "keep-alive"))
@@ -328,7 +318,7 @@ class Traffic:
         data = self._bytes(dice)
         target = _marked(f"/1.0/instances/c1/files?path={quote('/root/uploaded')}", "upload")
         kind = {"Content-Type": "application/octet-stream", "X-LXD-type": "file"}
-        with self._unbroken(), contextlib.closing(_Connection(self._path)) as connection:
+        with self._unbroken(), contextlib.closing(_connection(self._path)) as connection:
             for method, body in (("POST", data), ("GET", None)):
                 self.tally.asks("upload")
                 connection.request(method, target, body, kind if body else {})

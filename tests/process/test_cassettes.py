@@ -8,7 +8,6 @@ because there they were to be installed.
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import subprocess
@@ -23,6 +22,7 @@ from lxdtap.cassette import files
 from lxdtap.cassette.cleaning import Cleaner
 from lxdtap.cassette.model import Cassette, Interaction
 from lxdtap.redact import Redactor
+from tests.absent import absent
 from tests.scenarios import CASSETTES, PATIENCE, RECORDINGS, VERSIONS, Recording
 
 from .replaying import replayed
@@ -159,9 +159,3 @@ def test_replay(recording: Recording, tmp_path: Path) -> None:
         timeout=PATIENCE,
     )
     assert (done.returncode, done.stdout) == (0, recording.says), done.stderr
-
-
-def absent(why: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(why, pytrace=False)
-    pytest.skip(why)
