@@ -10,7 +10,7 @@ The map. Arrows point at what is imported; nothing points up::
                         finding         which daemon is meant
                         stage           our socket with a command before it, or as a sidecar
       tap       I/O   core            connections relayed, and what passes told as events
-                        relay           bytes both ways
+                        relay           bytes both ways, by readiness: of which sockets
                         upstream        how to get to the daemon, by identity: as each caller,
                                         by tls: over https, with pump
                         refusal         what a client is told where there is none

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from lxdtap import __version__, endpoint
-from lxdtap.cassette.cleaning import Cleaner, Rules
 from lxdtap.errors import LxdtapError, NoneFoundError, ProjectError
-from lxdtap.log.journal import Selection
 
 if TYPE_CHECKING:
+    from lxdtap.log.journal import Selection
+    from lxdtap.record.save import Hook
     from lxdtap.run import Options
 
 _HELP = """See what passes between an LXD or Incus client and its daemon; record and replay it.
@@ -85,13 +85,23 @@ def _patterns(
 def _masks(
     _context: click.Context, _parameter: click.Parameter, value: Sequence[str]
 ) -> Sequence[str]:
-    from lxdtap.masking import masks
-
     try:
-        masks(value)
+        _check_masks(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
     return value
+
+
+def _check_masks(texts: Sequence[str]) -> None:
+    """Whether these are KIND:NAME.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    if texts:  # most have none, and need nothing of what redacts
+        from lxdtap.masking import masks
+
+        masks(texts)
 
 
 _REDACT = click.option(
@@ -283,37 +293,53 @@ def run(
         output=output,
         quiet=quiet,
         colour=colour,
-        selection=Selection(only, ignore, verbose, show_secrets),
+        only=only,
+        ignore=ignore,
+        verbose=verbose,
+        show_secrets=show_secrets,
         write=write,
         overwrite=overwrite,
-        cleaning=Rules(secrets=not keep_secrets, payload=redact_payload),
+        keep_secrets=keep_secrets,
+        redact_payload=redact_payload,
         hello=hello,
     )
     if or_replay and (write or group):
         raise click.UsageError("--or-replay goes with neither --write nor --group: leave it out")
 
     def work() -> int:
-        more = _more_redaction(redact, redact_with)
-        return _run_or_replay(replace(options, **more), or_replay, dict(os.environ))
+        more = options._replace(redact=_all_redacted(redact), hook=_hook(redact_with))
+        return _run_or_replay(more, or_replay, dict(os.environ))
 
     _exit_by(work)
 
 
-def _more_redaction(redact: Sequence[str], redact_with: str) -> dict[str, Any]:
-    """What the project and the command line want taken out besides what is known to be secret.
+def _all_redacted(redact: Sequence[str]) -> list[str]:
+    """What the project and the command line take for secret besides what is known to be.
 
     Raises:
-        ProjectError: what they name cannot be used.
+        ProjectError: what the project says cannot be used.
     """
     from lxdtap import project
-    from lxdtap.masking import masks
 
     names = project.redactions(os.getcwd())
     try:
-        known = masks([*names, *redact])
+        _check_masks(names)
     except ValueError as error:
         raise ProjectError(f"redact in [tool.lxdtap] of pyproject.toml: {error}") from error
-    return {"masks": known, "hook": project.hook(redact_with) if redact_with else None}
+    return [*names, *redact]
+
+
+def _hook(name: str) -> Hook | None:
+    """The function of the user's that sees what is written.
+
+    Raises:
+        ProjectError: it cannot be used.
+    """
+    if not name:
+        return None
+    from lxdtap import project
+
+    return project.hook(name)
 
 
 def _run_or_replay(options: Options, cassette: str, environ: dict[str, str]) -> int:
@@ -339,7 +365,7 @@ def _run_or_replay(options: Options, cassette: str, environ: dict[str, str]) -> 
         output=options.output,
         format=options.format,
         colour=options.colour,
-        selection=options.selection,
+        selection=_selection(options.only, options.ignore, options.verbose, options.show_secrets),
         hello=options.hello,
     )
     return play.replay(instead, environ)
@@ -380,14 +406,15 @@ def recover(
     redact_with: str,
 ) -> None:
     """Recover a recording; its help text is :data:`_RECOVER_HELP`."""
+    from lxdtap.cassette.cleaning import Cleaner, Rules
+    from lxdtap.masking import masks
     from lxdtap.record import recording
 
     rules = Rules(secrets=not keep_secrets, payload=redact_payload)
 
     def work() -> int:
-        more = _more_redaction(redact, redact_with)
-        cleaner = Cleaner(more["masks"].masker(), rules)
-        hook = more["hook"]
+        cleaner = Cleaner(masks(_all_redacted(redact)).masker(), rules)
+        hook = _hook(redact_with)
         return recording.recover(spool, output, cleaner, overwrite=overwrite, keep=keep, hook=hook)
 
     _exit_by(work)
@@ -454,7 +481,7 @@ def replay(
         show=show or verbose,
         output=output,
         format=form,
-        selection=Selection(verbose=verbose),
+        selection=_selection(verbose=verbose),
         hello=hello,
     )
     _exit_by(lambda: play.replay(options, dict(os.environ)))
@@ -504,12 +531,13 @@ def show(
 ) -> None:
     """Show a recording; its help text is :data:`_SHOW_HELP`."""
     from lxdtap import showing
+    from lxdtap.masking import masks
 
-    selection = Selection(only, ignore, verbose, show_secrets)
+    selection = _selection(only, ignore, verbose, show_secrets)
 
     def work() -> int:
-        masks = _more_redaction(redact, "")["masks"]
-        options = showing.Options(file, form, colour, selection, follow=follow, masks=masks)
+        known = masks(_all_redacted(redact))
+        options = showing.Options(file, form, colour, selection, follow=follow, masks=known)
         return showing.show(options, dict(os.environ))
 
     _exit_by(work)
@@ -586,13 +614,29 @@ def diff(a: str, b: str, everything: bool, only: Sequence[str], ignore: Sequence
     """Compare two recordings; its help text is :data:`_DIFF_HELP`."""
     from lxdtap import comparing
 
-    _exit_by(lambda: comparing.compare(a, b, Selection(only, ignore), everything=everything))
+    _exit_by(lambda: comparing.compare(a, b, _selection(only, ignore), everything=everything))
+
+
+def _selection(
+    only: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    verbose: bool = False,
+    show_secrets: bool = False,
+) -> Selection:
+    """What is shown or compared; a run that shows nothing does without."""
+    from lxdtap.log.journal import Selection
+
+    return Selection(only, ignore, verbose, show_secrets)
 
 
 def _exit_by(work: Callable[[], int]) -> NoReturn:
     """Exit with what the work returns, or by the error that it raises, which is told."""
     from lxdtap.terminal import escape
 
+    # From here on garbage is looked for (see __main__), but never in what was imported, not at the
+    # exit either: that was 8 % of all that `lxdtap run -q -- true` took.
+    gc.freeze()
+    gc.enable()
     try:
         status = work()
     except LxdtapError as error:

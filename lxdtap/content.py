@@ -116,12 +116,8 @@ def document(data: bytes) -> Document | None:
         if depth > DEEPEST or depth * lines > BROADEST:
             return None
     try:
-        value = json.loads(
-            data.decode("utf-8"),  # strictly: json would also guess UTF-16 and take surrogates
-            object_pairs_hook=_unique,
-            parse_float=_exact,
-            parse_constant=_exact,
-        )
+        # Strictly: json would also guess UTF-16 and take surrogates.
+        value = _DECODER.decode(data.decode("utf-8"))
     except (ValueError, ArithmeticError):  # the latter is Decimal's, for exponents without end
         return None
     return Document(value)
@@ -143,6 +139,8 @@ def _exact(number: str) -> float:
         raise ValueError(f"a double does not hold {number:.40}")
     return value
 
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_exact, parse_constant=_exact)
 
 # A string without an end goes on to the end of the data: so each byte is looked at once.
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import urllib.parse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lxdtap.errors import NoneFoundError
 
@@ -40,8 +39,7 @@ _DIRECTORIES: tuple[tuple[str, Kind], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """A daemon's unix socket.
 
     Attributes:
@@ -60,8 +58,7 @@ class Endpoint:
         return base_url(self.path)
 
 
-@dataclass(frozen=True, slots=True)
-class HttpsEndpoint:
+class HttpsEndpoint(NamedTuple):
     """A daemon behind https. Files are PEM.
 
     Attributes:

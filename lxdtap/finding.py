@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lxdtap import endpoint
 from lxdtap.endpoint import Endpoint, HttpsEndpoint
 from lxdtap.errors import NoDaemonError
-from lxdtap.remotes import Machine
 from lxdtap.tap import listener, upstream
 from lxdtap.tap.identity import Connector
 from lxdtap.tap.upstream import UnixUpstream, Upstream
@@ -20,8 +18,7 @@ if TYPE_CHECKING:
     from lxdtap.tap.tls import HttpsUpstream
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """Which daemon was asked for.
 
     Attributes:
@@ -46,23 +43,21 @@ def find(options: Wanted, environ: dict[str, str]) -> Endpoint | HttpsEndpoint:
         NoDaemonError: there is none.
         UpstreamError: it cannot be connected to.
     """
-    machine = Machine(environ, os.path.expanduser("~"), _content, upstream.is_socket)
-    if options.remote:
-        found = machine.named(options.remote)
-    elif options.upstream.startswith("https:"):
-        found = machine.at(options.upstream)
-    else:
+    if not options.remote and not options.upstream.startswith("https:"):
         return _at_socket(options.upstream, environ)
+    from lxdtap.remotes import Machine  # for most the daemon is a socket here
+
+    machine = Machine(environ, os.path.expanduser("~"), _content, upstream.is_socket)
+    found = machine.named(options.remote) if options.remote else machine.at(options.upstream)
     if isinstance(found, Endpoint):
         return _seen(found)
-    found = replace(
-        found,
+    found = found._replace(
         certificate=options.certificate or found.certificate,
         key=options.key or found.key,
         server_certificate=options.server_certificate or found.server_certificate,
     )
     shown = asyncio.run(https(found).check())
-    return replace(found, kind=found.kind or shown)
+    return found._replace(kind=found.kind or shown)
 
 
 def _content(path: str) -> str | None:
@@ -100,7 +95,7 @@ def _seen(found: Endpoint) -> Endpoint:
         kind = endpoint.kind_of(_program(listener.peer(sock).pid), found.path)
     if sock is not None:
         sock.close()
-    return replace(found, kind=kind)
+    return found._replace(kind=kind)
 
 
 def _program(pid: int) -> str:

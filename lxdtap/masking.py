@@ -74,11 +74,12 @@ class Masker(Redactor):
 
     def headers(self, headers: Headers) -> Headers:
         """Headers without their secrets."""
-        named = [
-            (name, self._mask(value) if value and name.lower() in self._names else value)
-            for name, value in headers
-        ]
-        return super().headers(tuple(named))
+        if self._names:
+            headers = tuple(
+                (name, self._mask(value) if value and name.lower() in self._names else value)
+                for name, value in headers
+            )
+        return super().headers(headers)
 
     def text(self, text: str) -> str:
         """Text without what is known or looks to be secret."""

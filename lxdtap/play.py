@@ -7,28 +7,28 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 from lxdtap.cassette import files
 from lxdtap.cassette.model import Cassette, Interaction
 from lxdtap.log.journal import Selection
-from lxdtap.log.render import Format, renderer
-from lxdtap.record.link import Recorder
 from lxdtap.record.output import open_file
-from lxdtap.record.worker import Log, Worker
 from lxdtap.replay.player import Player as Recorded
 from lxdtap.replay.server import CassetteUpstream, Replay
 from lxdtap.stage import CLIENTS, Player, Setting, Stage, handed_over, say
-from lxdtap.tap import child, core, service
-from lxdtap.terminal import paint
+from lxdtap.tap import child, service
 from lxdtap.transaction import Peer
+
+if TYPE_CHECKING:
+    from lxdtap.log.render import Format
+    from lxdtap.record.link import Recorder
+    from lxdtap.record.worker import Worker
 
 NAMED = 20
 """Interactions that were not played which are named, one a line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """What was asked for.
 
     Attributes:
@@ -55,7 +55,7 @@ class Options:
     output: str = ""
     format: Format = "debug"
     colour: str = "auto"
-    selection: Selection = field(default_factory=Selection)
+    selection: Selection = Selection()
     hello: bool = False
 
 
@@ -141,9 +141,19 @@ def _recorder(options: Options, environ: dict[str, str]) -> Recorder | None:
         output = sys.stderr.fileno() if options.command else sys.stdout.fileno()
     else:
         return None
+    from lxdtap.record.link import Recorder
+
+    return Recorder(lambda: _worker(options, environ, output))
+
+
+def _worker(options: Options, environ: dict[str, str], output: int) -> Worker:
+    """What the recorder's process does; what it takes is imported there."""
+    from lxdtap.log.render import renderer
+    from lxdtap.record.worker import Log, Worker
+    from lxdtap.terminal import paint
+
     painter = paint(options.colour, is_terminal=os.isatty(output), environ=environ)
-    log = Log(output, renderer(options.format, options.selection, painter))
-    return Recorder(lambda: Worker(log))
+    return Worker(Log(output, renderer(options.format, options.selection, painter)))
 
 
 async def _play(
@@ -153,6 +163,8 @@ async def _play(
     if recorder is None:
         alone = Replay(Recorded(cassette, paced=options.paced), report.tell, loop)
         return await _until_over(stage, _Alone(alone), alone.never_played, report)
+    from lxdtap.tap import core
+
     recorder.start(loop)
     recording = CassetteUpstream(cassette, report.tell, paced=options.paced)
     tap = core.Core(recording, recorder.hear, loop)

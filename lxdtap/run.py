@@ -11,38 +11,33 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lxdtap import stage
-from lxdtap.cassette.cleaning import Cleaner, Rules
 from lxdtap.endpoint import Endpoint, HttpsEndpoint, Kind
 from lxdtap.errors import ListenError, LxdtapError
 from lxdtap.finding import Wanted, find, way
-from lxdtap.log.journal import Selection
-from lxdtap.log.render import Format, renderer
-from lxdtap.masking import Masks
-from lxdtap.record.link import Recorder
 from lxdtap.record.output import open_file
-from lxdtap.record.worker import Log, Worker
-from lxdtap.redact import Redactor
 from lxdtap.stage import Setting, Stage, say
 from lxdtap.tap import child, core, listener, service
 from lxdtap.tap.identity import Connector
-from lxdtap.terminal import paint
-from lxdtap.wire.events import Event, Said, word
+from lxdtap.wire.events import Event, Said
 
 if TYPE_CHECKING:
+    from lxdtap.log.render import Format
+    from lxdtap.record.link import Recorder
+    from lxdtap.record.recording import Recording
     from lxdtap.record.save import Hook
+    from lxdtap.record.worker import Worker
+    from lxdtap.redact import Redactor
 
 NAMES: dict[Kind, str] = {"lxd": "LXD", "incus": "Incus"}
 SAVING = 600
 """Seconds that the service manager is asked to grant for saving a recording."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What was asked for.
+class Options(NamedTuple):
+    """What was asked for, in plain values: what is made of them is imported where it is needed.
 
     Attributes:
         command: to run behind the tap; empty for a sidecar.
@@ -53,29 +48,37 @@ class Options:
         output: the log's file; empty: stderr with a command, else stdout.
         quiet: no log, but for ``output``.
         colour: auto, always or never.
-        selection: what the log shows.
+        only: patterns of what the log shows; none: everything.
+        ignore: patterns of what it does not.
+        verbose: it shows more.
+        show_secrets: it shows credentials as they are.
         write: the cassette to record to; empty: nothing is recorded.
         overwrite: whether that cassette may replace one that is there.
-        cleaning: what is taken out of it.
-        hook: has the last word on what is written there.
-        masks: what is secret besides what is known to be.
+        keep_secrets: credentials stay in it.
+        redact_payload: commands and data do not.
+        redact: what is secret besides what is known to be, as ``key:NAME``.
+        hook: has the last word on what is written.
         hello: send a first request through the tap, to have something to see.
     """
 
     command: Sequence[str] = ()
-    wanted: Wanted = field(default_factory=Wanted)
+    wanted: Wanted = Wanted()
     listen: str = ""
     group: str = ""
     format: Format = "debug"
     output: str = ""
     quiet: bool = False
     colour: str = "auto"
-    selection: Selection = field(default_factory=Selection)
+    only: Sequence[str] = ()
+    ignore: Sequence[str] = ()
+    verbose: bool = False
+    show_secrets: bool = False
     write: str = ""
     overwrite: bool = False
-    cleaning: Rules = field(default_factory=Rules)
+    keep_secrets: bool = False
+    redact_payload: bool = False
+    redact: Sequence[str] = ()
     hook: Hook | None = None
-    masks: Masks = field(default_factory=Masks)
     hello: bool = False
 
 
@@ -104,8 +107,9 @@ def _run(options: Options, environ: dict[str, str], manager: service.Manager) ->
     recorder = _recorder(options, environ, found)
     # Forked after the recorder, which would hold its end open.
     connector = Connector() if os.geteuid() == 0 and isinstance(found, Endpoint) else None
-    setting = replace(_setting(options, environ, found), group=group, handed_over=socket)
-    setting = replace(setting, as_callers=connector is not None)
+    setting = _setting(options, environ, found)._replace(
+        group=group, handed_over=socket, as_callers=connector is not None
+    )
     signals = child.Signals()
     theatre = Stage(setting, signals, manager)
     try:
@@ -158,50 +162,88 @@ async def _tap(
         if options.write:
             loop.add_signal_handler(signal.SIGUSR1, recorder.save)
     unseen = recorder is None or bool(options.output) or options.quiet
-
-    def hear(event: Event) -> None:
-        if recorder is not None:
-            recorder.hear(event)
-        if unseen and (told := word(event)):
-            say(told, wait=0)  # traffic does not wait for whoever reads it
-
-    daemon = way(found, lambda text: hear(Said(core.moment(), text)), connector)
+    hear = recorder.hear if recorder is not None else _unheard
     behind = recorder.behind if recorder is not None else lambda: False
-    tap = core.Core(daemon, hear, loop, behind=behind)
+
+    def tell(text: str) -> None:
+        if unseen:
+            say(text, wait=0)  # traffic does not wait for whoever reads it
+
+    def note(text: str) -> None:
+        hear(Said(core.moment(), text))
+        tell(text)
+
+    tap = core.Core(way(found, note, connector), hear, loop, behind=behind, say=tell)
     try:
         return await theatre.run(tap)
     finally:
         tap.close()
 
 
+def _unheard(_: Event) -> None:
+    """There is neither a log nor a recording."""
+
+
 def _recorder(
     options: Options, environ: dict[str, str], found: Endpoint | HttpsEndpoint
 ) -> Recorder | None:
     """What logs and records, where anything is to be logged or recorded."""
-    redactor = options.masks.masker()
-    log = _log(options, environ, redactor)
+    output = _output(options)
+    if output is None and not options.write:
+        return None
+    from lxdtap.record.link import Recorder
+
     if not options.write:
-        return None if log is None else Recorder(lambda: Worker(log))
+        # In its process: what a log takes is imported there while the tap gets going here.
+        return Recorder(lambda: _worker(options, environ, output, _redactor(options)))
+    from lxdtap.cassette.cleaning import Cleaner, Rules
     from lxdtap.record import recording
 
-    cleaner = Cleaner(redactor, options.cleaning)
+    redactor = _redactor(options)
+    rules = Rules(secrets=not options.keep_secrets, payload=options.redact_payload)
     into = recording.prepare(
         options.write,
         found.kind,
-        cleaner,
+        Cleaner(redactor, rules),
         overwrite=options.overwrite,
         base=found.base,
         hook=options.hook,
     )
-    return Recorder(lambda: Worker(log, into.spool, into.saver))
+    return Recorder(lambda: _worker(options, environ, output, redactor, into))
 
 
-def _log(options: Options, environ: dict[str, str], redactor: Redactor) -> Log | None:
+def _output(options: Options) -> int | None:
+    """Where the log goes; None: there is none."""
     if options.output:
-        output = open_file(options.output)
-    elif options.quiet:
+        return open_file(options.output)
+    if options.quiet:
         return None
-    else:
-        output = sys.stderr.fileno() if options.command else sys.stdout.fileno()
-    painter = paint(options.colour, is_terminal=os.isatty(output), environ=environ)
-    return Log(output, renderer(options.format, options.selection, painter, redactor))
+    return sys.stderr.fileno() if options.command else sys.stdout.fileno()
+
+
+def _redactor(options: Options) -> Redactor:
+    from lxdtap.masking import masks
+
+    return masks(options.redact).masker()
+
+
+def _worker(
+    options: Options,
+    environ: dict[str, str],
+    output: int | None,
+    redactor: Redactor,
+    into: Recording | None = None,
+) -> Worker:
+    """What the recorder's process does."""
+    from lxdtap.record.worker import Log, Worker
+
+    log = None
+    if output is not None:
+        from lxdtap.log.journal import Selection
+        from lxdtap.log.render import renderer
+        from lxdtap.terminal import paint
+
+        selection = Selection(options.only, options.ignore, options.verbose, options.show_secrets)
+        painter = paint(options.colour, is_terminal=os.isatty(output), environ=environ)
+        log = Log(output, renderer(options.format, selection, painter, redactor))
+    return Worker(log) if into is None else Worker(log, into.spool, into.saver)

@@ -21,9 +21,9 @@ from lxdtap.record import spool
 from lxdtap.record.output import complain
 from lxdtap.record.worker import Render
 from lxdtap.terminal import escape, paint
-from lxdtap.transaction import Moment, Update
+from lxdtap.transaction import CAPTURE, Moment, Update
 from lxdtap.wire.events import Event
-from lxdtap.wire.fold import CAPTURE, VISIBLE_AFTER, Fold
+from lxdtap.wire.fold import VISIBLE_AFTER, Fold
 
 _TICK = 200_000_000
 """Nanoseconds between two looks at what goes on, as the log has them."""

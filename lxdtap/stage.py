@@ -12,8 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from lxdtap import endpoint
 from lxdtap.endpoint import Kind
@@ -58,8 +57,7 @@ class Player(Protocol):
         """Close everything now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """What the stage is like.
 
     Attributes:

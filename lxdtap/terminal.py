@@ -11,11 +11,10 @@ from collections.abc import Callable
 
 # C0 and C1 controls, line and paragraph separators, the marks that reorder text (Unicode's
 # bidirectional controls), invisible annotation marks, the byte order mark and surrogates.
-_UNSAFE = (
-    "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff"
-)
+_NO_C0 = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff"
+_UNSAFE = f"\x00-\x1f{_NO_C0}"
 # In indented JSON, newlines and tabs are only ever the indentation.
-_UNSAFE_IN_JSON = re.compile(f"(?![\n\t])[{_UNSAFE}]")
+_UNSAFE_IN_JSON = re.compile(f"[\x00-\x08\x0b-\x1f{_NO_C0}]")
 _UNSAFE_OR_BACKSLASH = re.compile(f"[\\\\{_UNSAFE}]")
 _UNSAFE_IN_TOKEN = re.compile(f"[\\\\ {_UNSAFE}]")
 _ESCAPED = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|(\\))")
@@ -43,6 +42,8 @@ def escape(text: str) -> str:
 
 def escape_token(text: str) -> str:
     """The same, and spaces too: one word, such as a URL."""
+    if text.isprintable() and "\\" not in text and " " not in text:
+        return text
     return _UNSAFE_IN_TOKEN.sub(_escaped, text)
 
 
@@ -53,8 +54,6 @@ def unescape(text: str) -> str:
 
 def escape_json(text: str) -> str:
     r"""Indented JSON with what is unsafe in its strings as ``\uNNNN``: still the same JSON."""
-    if text.isprintable():
-        return text
     return _UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

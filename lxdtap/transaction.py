@@ -29,7 +29,10 @@ def encode(text: str) -> bytes:
 def header(headers: Headers, name: str) -> str | None:
     """A header's first value, whatever the case of its name (RFC 9110, 5.1); None if absent."""
     wanted = name.lower()
-    return next((value for key, value in headers if key.lower() == wanted), None)
+    for key, value in headers:
+        if key.lower() == wanted:
+            return value
+    return None
 
 
 class Direction(enum.Enum):
@@ -80,6 +83,10 @@ class Body:
 
 
 EMPTY = Body()
+
+
+CAPTURE = 4 << 20
+"""Bytes of a body that are usually kept; larger ones are counted and hashed."""
 
 
 class Capture:

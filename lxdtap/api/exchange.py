@@ -23,9 +23,9 @@ from multidict import CIMultiDict
 from lxdtap.api.body import Pieces
 from lxdtap.tap.core import Core
 from lxdtap.tap.upstream import Upstream
-from lxdtap.transaction import Finished, Open, Peer, Transaction
+from lxdtap.transaction import CAPTURE, Finished, Open, Peer, Transaction
 from lxdtap.wire.events import Event
-from lxdtap.wire.fold import CAPTURE, Fold
+from lxdtap.wire.fold import Fold
 
 LONGEST_HEAD = 1 << 20
 """Bytes of a line of a response's head, and of a header, that are accepted."""

@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from json.encoder import encode_basestring
-from typing import assert_never
+from typing import Any, assert_never
 
 from lxdtap.content import Binary, Content, Document, Json, Part, Parts, Text
 from lxdtap.log.entries import Entry, FrameEntry, NoteEntry, OperationEntry, TransactionEntry
@@ -84,28 +84,43 @@ def body(says: Content, paint: Paint = plain) -> str:
 def indented(value: Json, paint: Paint = plain) -> str:
     """JSON indented by one tab a level, safe to print, and still the same JSON."""
     lines = _indented(value, "\n")
+    if not lines.isascii() or "\x7f" in lines:  # of ASCII, JSON's own escapes leave only that
+        lines = escape_json(lines)
     if paint is plain:
         return lines
     return _KEY.sub(lambda m: m[1] + paint("key", m[2]), lines)
 
 
 def _indented(value: Json, line: str) -> str:
-    r"""What ``json.dumps(value, indent="\t")`` says, in a third of its time, and safe to print.
+    r"""What ``json.dumps(value, indent="\t", ensure_ascii=False)`` says, in half its time.
 
-    Each line begins with ``line``, a line's end and the indentation.
+    Each line begins with ``line``, a line's end and the indentation. Strings are looked for first,
+    because most values are some, and not by a call for each.
     """
-    if isinstance(value, str):
-        return escape_json(encode_basestring(value))
-    if not (value and isinstance(value, (dict, list))):
-        return json.dumps(value)
     deeper = f"{line}\t"
-    if isinstance(value, list):
-        items = f",{deeper}".join([_indented(item, deeper) for item in value])
-        return f"[{deeper}{items}{line}]"
-    members = f",{deeper}".join(
-        [f"{escape_json(encode_basestring(k))}: {_indented(v, deeper)}" for k, v in value.items()]
-    )
-    return f"{{{deeper}{members}{line}}}"
+    if value and isinstance(value, dict):
+        members = [
+            f"{encode_basestring(key)}: "
+            f"{encode_basestring(item) if type(item) is str else _indented(item, deeper)}"
+            for key, item in value.items()
+        ]
+        return f"{{{deeper}{f',{deeper}'.join(members)}{line}}}"
+    if value and isinstance(value, list):
+        items = [
+            encode_basestring(item) if type(item) is str else _indented(item, deeper)
+            for item in value
+        ]
+        return f"[{deeper}{f',{deeper}'.join(items)}{line}]"
+    return _SCALARS.get(type(value), _dumps)(value)
+
+
+_dumps = json.JSONEncoder(ensure_ascii=False).encode
+_SCALARS: dict[type, Callable[[Any], str]] = {
+    int: int.__repr__,
+    bool: {True: "true", False: "false"}.__getitem__,
+    type(None): lambda _: "null",
+}
+"""What stands in JSON for values without parts: json.dumps takes 2 µs for each."""
 
 
 def _request_line(transaction: Transaction, paint: Paint) -> str:

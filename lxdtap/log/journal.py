@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import Any, TypeVar, assert_never
 
 from lxdtap import content, lxd
 from lxdtap.content import Content, Document, Json
@@ -26,6 +26,7 @@ from lxdtap.transaction import (
     Opcode,
     Open,
     Request,
+    Response,
     Transaction,
     Tunnel,
     Update,
@@ -167,21 +168,19 @@ class Journal:
         self, transaction: Transaction, state: State, now: int | None = None
     ) -> list[Entry]:
         watched = self._watched.pop(transaction.number, None) if state == "finished" else None
-        request, response = _says(transaction, state)
-        seen = self._learn(response, transaction)
-        # Redacted even where it is not wanted: its secrets may turn up in what is.
-        entry = TransactionEntry(
-            transaction,
-            state,
-            now,
-            request,
-            response,
-            lxd.failure(_value(response)),
-            seen,
-            watched.stream if watched else self._operations.stream(transaction.request.target),
-        )
-        shown = self._clean(entry)
-        return [shown] if self._wanted(transaction.request) else []
+        target = transaction.request.target
+        stream = watched.stream if watched else self._operations.stream(target)
+        asked, answer = _says(transaction, state)
+        seen, error = self._learn(answer, transaction), lxd.failure(_value(answer))
+        # Redacted even where it is not wanted: its secrets may turn up in what is. And in this
+        # order: an answer may echo what its target holds, and a body tell what that is.
+        self._redact_text(target)
+        request, response = self._redact(asked), self._redact(answer)
+        clean = self._clean_transaction(transaction)
+        error, seen = self._redact_text(error), seen and self._clean_seen(seen)
+        if not self._wanted(transaction.request):
+            return []
+        return [TransactionEntry(clean, state, now, request, response, error, seen, stream)]
 
     def _learn(self, response: Content, transaction: Transaction) -> lxd.Seen | None:
         answer = transaction.response
@@ -247,37 +246,22 @@ class Journal:
 
     # -- redaction
 
-    def _clean(self, entry: TransactionEntry) -> TransactionEntry:
-        if self._redactor is None:
-            return entry
-        # In this order: an answer may echo what its target holds, and a body tell what that is.
-        self._redact_text(entry.transaction.request.target)
-        request, response = self._redact(entry.request), self._redact(entry.response)
-        return replace(
-            entry,
-            transaction=self._clean_transaction(entry.transaction),
-            request=request,
-            response=response,
-            error=self._redact_text(entry.error),
-            operation=self._clean_seen(entry.operation) if entry.operation else None,
-        )
-
     def _clean_transaction(self, transaction: Transaction) -> Transaction:
         if self._redactor is None:
             return transaction
         asked, answer = transaction.request, transaction.response
-        request = replace(
+        request = _changed(
             asked,
             target=self._redactor.text(asked.target),
             headers=self._redactor.headers(asked.headers),
             trailers=self._redactor.headers(asked.trailers),
         )
-        response = answer and replace(
+        response = answer and _changed(
             answer,
             headers=self._redactor.headers(answer.headers),
             trailers=self._redactor.headers(answer.trailers),
         )
-        return replace(transaction, request=request, response=response)
+        return _changed(transaction, request=request, response=response)
 
     def _clean_seen(self, seen: lxd.Seen) -> lxd.Seen:
         state = seen.operation
@@ -299,6 +283,17 @@ def _says(transaction: Transaction, state: State) -> tuple[Content, Content]:
         content.read(asked.body, asked.headers) if sent else None,
         content.read(answer.body, answer.headers) if answer is not None and over else None,
     )
+
+
+_Value = TypeVar("_Value", Request, Response, Transaction)
+
+
+def _changed(value: _Value, **parts: Any) -> _Value:  # noqa: ANN401 - as replace has them
+    """The value with these parts. Mostly they are its own, and a copy would cost 3 µs."""
+    for name, part in parts.items():
+        if getattr(value, name) is not part:
+            return replace(value, **parts)
+    return value
 
 
 def _value(says: Content) -> Json:

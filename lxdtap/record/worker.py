@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from lxdtap.record.output import Output, complain
 from lxdtap.record.trim import Trimmer
 from lxdtap.terminal import escape
-from lxdtap.transaction import Note, Update
-from lxdtap.wire.fold import CAPTURE, Fold
+from lxdtap.transaction import CAPTURE, Note, Update
+from lxdtap.wire.fold import Fold
 from lxdtap.wire.records import decode, encode
 
 if TYPE_CHECKING:

@@ -22,10 +22,9 @@ from lxdtap.errors import UpstreamError
 from lxdtap.tap.refusal import Refusal
 from lxdtap.tap.relay import Link, Relay
 from lxdtap.tap.upstream import Upstream
-from lxdtap.transaction import Direction, Moment, Peer
+from lxdtap.transaction import CAPTURE, Direction, Moment, Peer
 from lxdtap.wire.connection import Wire
 from lxdtap.wire.events import Closed, Event, Opened, Refused, Said
-from lxdtap.wire.fold import CAPTURE
 
 TURN = 2_000_000
 """Nanoseconds for which one turn of the loop may look at what passed."""
@@ -55,6 +54,7 @@ class Core:
         follow: makes what reads a connection, from the connection's number.
         numbers: of the connections; None: from 1 on.
         behind: whether whoever hears has more to do than should wait for it.
+        say: is told what a person should know of the tap itself, besides as an event.
     """
 
     def __init__(
@@ -65,12 +65,14 @@ class Core:
         follow: Follow | None = None,
         numbers: Iterator[int] | None = None,
         behind: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.loop = loop
+        self.hear = hear
         self.behind = behind
+        self.say = say
         self.relay = Relay(loop)
         self._upstream = upstream
-        self._hear = hear
         self._follow = follow or (lambda number: Wire(number, CAPTURE))
         self._tapped: dict[int, _Tapped] = {}
         self._late: deque[_Tapped] = deque()
@@ -104,7 +106,7 @@ class Core:
         """
         self._served += 1
         number = next(self._numbers)
-        self._hear(Opened(number, moment(), self._upstream.base, peer))
+        self.hear(Opened(number, moment(), self._upstream.base, peer))
         tapped = _Tapped(self, number, self._follow(number))
         tapped.gone, tapped.client = gone, client
         self._tapped[number] = tapped
@@ -145,10 +147,6 @@ class Core:
 
     # -- what connections tell
 
-    def tell(self, event: Event) -> None:
-        """Pass an event on."""
-        self._hear(event)
-
     def late(self, tapped: _Tapped) -> None:
         """A connection has passed more than could be looked at: go on in the next turn."""
         if not self._late:
@@ -178,14 +176,17 @@ class Core:
         try:
             daemon = await self._upstream.connect(peer)
         except UpstreamError as error:
-            self._hear(Refused(tapped.number, moment(), str(error)))
+            self.hear(Refused(tapped.number, moment(), str(error)))
+            self.say(str(error))
             try:
                 ours, daemon = socket.socketpair()
             except OSError:  # no file descriptors are left: there is no way to answer
                 client.close()
                 tapped.stop("lxdtap ran out of file descriptors")
                 return
-            tapped.refusal = Refusal(self.loop, ours, error)
+            # Its traceback holds this frame, and so the refusal itself: a ring that only the
+            # garbage collector would undo, which stops all traffic for 0.1 s after thousands.
+            tapped.refusal = Refusal(self.loop, ours, error.with_traceback(None))
         tapped.joining = None
         tapped.link = self.relay.join(client, daemon, tapped)
 
@@ -209,6 +210,7 @@ class _Tapped:
         self.client: socket.socket | None = None
         self.gone: Callable[[], None] | None = None
         self._core = core
+        self._hear = core.hear
         self._wire: Wire | None = wire
         self._looks: deque[_Look] = deque()
         self._unread = 0
@@ -237,11 +239,12 @@ class _Tapped:
 
     def passed(self, direction: Direction, data: bytes) -> None:
         """Bytes passed."""
-        if self._wire is None:
+        wire = self._wire
+        if wire is None:
             return
         at = moment()
-        if self._looks or not self._read_whole(self._wire, direction, data, at):
-            self._look(_Look(self._wire.feed(direction, data, at), len(data), at))
+        if self._looks or not self._read_whole(wire, direction, data, at):
+            self._look(_Look(wire.feed(direction, data, at), len(data), at))
         self._brought += len(data)
         if self._brought > MUCH and not self._resting:
             self._rest()
@@ -270,7 +273,7 @@ class _Tapped:
             self._fault(error, at)
             return False
         if message is not None:
-            self._core.tell(message)
+            self._hear(message)
             if self.refusal is not None:
                 self.refusal.asked(wire)
         return message is not None
@@ -318,7 +321,7 @@ class _Tapped:
         """A fault of ours while looking ends the looking, nothing else."""
         try:
             for event in look.events:
-                self._core.tell(event)
+                self._hear(event)
                 if until is not None and time.monotonic_ns() >= until:
                     return False
         except Exception as error:  # noqa: BLE001 - whatever it is, the bytes must go on
@@ -329,11 +332,13 @@ class _Tapped:
 
     def _fault(self, error: Exception, at: Moment) -> None:
         fault = f"a fault of lxdtap's, please report it: {error!r}"
-        self._core.tell(Said(at, f"connection {self.number} is only counted from here on; {fault}"))
+        said = f"connection {self.number} is only counted from here on; {fault}"
+        self._hear(Said(at, said))
+        self._core.say(said)
         try:
             if self._wire is not None:
                 for event in self._wire.give_up(fault, at):
-                    self._core.tell(event)
+                    self._hear(event)
         except Exception:  # noqa: BLE001 - not even that: then it is relayed unseen
             self._wire = None
             while len(self._looks) > 1:

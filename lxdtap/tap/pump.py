@@ -19,14 +19,13 @@ many records, and an end, a cut and a half-close can be told apart.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import ssl
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
-from lxdtap.tap.relay import Hangups
+from lxdtap.tap.readiness import Readiness
 
 RECORD = 16 << 10
 """Bytes of plain text in one TLS record, at most (RFC 8446, 5.1)."""
@@ -52,8 +51,7 @@ class Stream(NamedTuple):
 class Shared(NamedTuple):
     """What the pumps of one loop share."""
 
-    loop: asyncio.AbstractEventLoop
-    hangups: Hangups
+    readiness: Readiness
     buffer: memoryview
 
 
@@ -75,7 +73,7 @@ class Pump:
     def __init__(
         self, shared: Shared, near: socket.socket, far: socket.socket, stream: Stream, over: Over
     ) -> None:
-        self._loop, self._hangups, self._buffer = shared
+        self._readiness, self._buffer = shared
         self._near = near
         self._far = far
         self._sock, self._tls, self._incoming, self._outgoing = stream
@@ -128,7 +126,7 @@ class Pump:
             self._notify()
         self._send()
         if not self._closed:
-            self._hangups.watch(self._near, self._client_gone)
+            self._readiness.gone(self._near, self._client_gone)
 
     def _client_gone(self) -> None:
         """Nobody reads the answer. Send what was sent, and leave."""
@@ -267,15 +265,15 @@ class Pump:
         if reading == self._reading and writing == self._writing:
             return
         for sock in self._reading - reading:
-            self._loop.remove_reader(sock.fileno())
+            self._readiness.readable(sock, None)
         for sock in reading - self._reading:
-            readable = self._from_client if sock is self._near else self._from_daemon
-            self._loop.add_reader(sock.fileno(), readable)
+            near = sock is self._near
+            self._readiness.readable(sock, self._from_client if near else self._from_daemon)
         for sock in self._writing - writing:
-            self._loop.remove_writer(sock.fileno())
+            self._readiness.writable(sock, None)
         for sock in writing - self._writing:
-            writable = self._client_reads if sock is self._near else self._send
-            self._loop.add_writer(sock.fileno(), writable)
+            near = sock is self._near
+            self._readiness.writable(sock, self._client_reads if near else self._send)
         self._reading, self._writing = reading, writing
 
     def _close(self) -> None:
@@ -283,7 +281,7 @@ class Pump:
             return
         self._closed = True
         self._watch(set(), set())
-        self._hangups.forget(self._near)
+        self._readiness.gone(self._near, None)
         cut = "" if self._gone else self._end or ""
         self._gone = True
         self._notify()

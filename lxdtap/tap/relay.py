@@ -13,11 +13,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import select
 import socket
-from collections.abc import Callable
 from typing import Protocol
 
+from lxdtap.tap.readiness import Readiness
 from lxdtap.transaction import Direction
 
 BUFFER = 256 << 10
@@ -42,54 +41,12 @@ class Observer(Protocol):
         """Both sockets are closed."""
 
 
-class Hangups:
-    """Tells when the peer of a half-closed socket is gone altogether.
-
-    A socket whose EOF has been read is always readable, so the loop cannot watch it. An epoll
-    of its own can: with an empty mask it reports EPOLLHUP and nothing else (epoll_ctl(2)), and
-    a half-close alone is not that.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._epoll = select.epoll()
-        self._callbacks: dict[int, Callable[[], None]] = {}
-        self._loop = loop
-        loop.add_reader(self._epoll.fileno(), self._ready)
-
-    def watch(self, sock: socket.socket, gone: Callable[[], None]) -> None:
-        """Call ``gone`` once the peer has closed; at once if it already has."""
-        poll = select.poll()
-        poll.register(sock, 0)
-        if poll.poll(0):
-            gone()
-            return
-        self._callbacks[sock.fileno()] = gone
-        self._epoll.register(sock.fileno(), 0)
-
-    def forget(self, sock: socket.socket) -> None:
-        """Watch it no more; before it is closed."""
-        if self._callbacks.pop(sock.fileno(), None) is not None:
-            self._epoll.unregister(sock.fileno())
-
-    def close(self) -> None:
-        """Give up the epoll."""
-        self._loop.remove_reader(self._epoll.fileno())
-        self._epoll.close()
-
-    def _ready(self) -> None:
-        for number, _ in self._epoll.poll(0):
-            gone = self._callbacks.pop(number, None)
-            if gone is not None:  # None: an earlier one of this round closed it
-                self._epoll.unregister(number)
-                gone()
-
-
 class Relay:
     """Joins pairs of sockets; holds what they share."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.hangups = Hangups(loop)
+        self.readiness = Readiness(loop)
         self.buffer = memoryview(bytearray(BUFFER))
 
     def join(self, client: socket.socket, daemon: socket.socket, observer: Observer) -> Link:
@@ -98,7 +55,7 @@ class Relay:
 
     def close(self) -> None:
         """Give up what is shared; all links must have been closed."""
-        self.hangups.close()
+        self.readiness.close()
 
 
 class Link:
@@ -142,7 +99,7 @@ class Link:
         other = self._receiving if pipe is self._sending else self._sending
         if not other.done:
             gone = self._client_gone if pipe is self._sending else self._sending.abort
-            self._relay.hangups.watch(pipe.source, gone)
+            self._relay.readiness.gone(pipe.source, gone)
 
     def target_gone(self, pipe: _Pipe, *, reset: bool) -> None:
         """A side no longer reads. Of a reset, writing and reading learn once, whoever is first."""
@@ -159,7 +116,7 @@ class Link:
         if self._grace is not None:
             self._grace.cancel()
         for sock in (self._client, self._daemon):
-            self._relay.hangups.forget(sock)
+            self._relay.readiness.gone(sock, None)
             sock.close()
         self.observer.closed(self._why or "the client closed the connection")
 
@@ -189,7 +146,7 @@ class _Pipe:
         self._target = target
         self._link = link
         self._passed = link.observer.passed
-        self._loop = relay.loop
+        self._readiness = relay.readiness
         self._buffer = relay.buffer
         self._pending: memoryview | None = None  # read, not yet accepted by the target
         self._discarding = False
@@ -222,10 +179,7 @@ class _Pipe:
         if wanted == self._reading:
             return
         self._reading = wanted
-        if wanted:
-            self._loop.add_reader(self.source.fileno(), self._readable)
-        else:
-            self._loop.remove_reader(self.source.fileno())
+        self._readiness.readable(self.source, self._readable if wanted else None)
 
     def _readable(self) -> None:
         try:
@@ -244,7 +198,7 @@ class _Pipe:
         if sent < size and not self._discarding:
             self._pending = memoryview(kept)[sent:]
             self._listen()
-            self._loop.add_writer(self._target.fileno(), self._writable)
+            self._readiness.writable(self._target, self._writable)
         self._passed(self.direction, kept)
 
     def _end(self, *, cut: bool) -> None:
@@ -278,13 +232,13 @@ class _Pipe:
         if self._pending is None:
             return
         self._pending = None
-        self._loop.remove_writer(self._target.fileno())
+        self._readiness.writable(self._target, None)
         self._listen()
 
     def _finish(self) -> None:
         if self._pending is not None:
             self._pending = None
-            self._loop.remove_writer(self._target.fileno())
+            self._readiness.writable(self._target, None)
         self.done = True
         self._listen()
         _shutdown(self._target, socket.SHUT_WR)

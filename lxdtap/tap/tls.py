@@ -20,7 +20,8 @@ from typing import Any, NoReturn
 from lxdtap.endpoint import Kind, https_address, https_base, kind_by_organization
 from lxdtap.errors import UpstreamError
 from lxdtap.tap.pump import Pump, Shared, Stream
-from lxdtap.tap.relay import BUFFER, Hangups
+from lxdtap.tap.readiness import Readiness
+from lxdtap.tap.relay import BUFFER
 from lxdtap.transaction import Peer
 
 _NEXT_ADDRESS = 0.3
@@ -98,7 +99,7 @@ class HttpsUpstream:
         loop = asyncio.get_running_loop()
         stream = await self._open(loop)
         if self._shared is None:
-            self._shared = Shared(loop, Hangups(loop), memoryview(bytearray(BUFFER)))
+            self._shared = Shared(Readiness(loop), memoryview(bytearray(BUFFER)))
         far, near = socket.socketpair()
         for sock in (far, near):
             sock.setblocking(False)
@@ -112,7 +113,7 @@ class HttpsUpstream:
         for pump in list(self._pumps):
             pump.stop()
         if self._shared is not None:
-            self._shared.hangups.close()
+            self._shared.readiness.close()
             self._shared = None
 
     def _over(self, pump: Pump, cut: str) -> None:

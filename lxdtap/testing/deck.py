@@ -37,8 +37,9 @@ from lxdtap.terminal import escape
 from lxdtap.testing.service import Service
 from lxdtap.testing.settings import Settings
 from lxdtap.testing.watching import WatchingPlayer
-from lxdtap.wire.events import Event, word
-from lxdtap.wire.fold import CAPTURE, Fold
+from lxdtap.transaction import CAPTURE
+from lxdtap.wire.events import Event
+from lxdtap.wire.fold import Fold
 from lxdtap.wire.records import encode
 
 _DRAIN = 2.0
@@ -183,7 +184,8 @@ class Taping(Deck):
             raise
 
     def _tap(self, loop: asyncio.AbstractEventLoop) -> _Tap:
-        return _Tap(Core(way(self._daemon, self.notes.append), self._hear, loop))
+        say = self.notes.append
+        return _Tap(Core(way(self._daemon, say), self._hear, loop, say=say))
 
     def save(self) -> str:
         """Make the cassette, once it is closed; what is to be said of it, in one line.
@@ -233,8 +235,6 @@ class Taping(Deck):
 
     def _hear(self, event: Event) -> None:
         """On the service's thread."""
-        if told := word(event):
-            self.notes.append(told)
         block = b"".join(map(encode, self._trimmer.add(event)))
         if self._failure:
             return

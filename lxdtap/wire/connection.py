@@ -67,6 +67,7 @@ class Wire:
         self._answering: _Asked | None = None  # the one whose response's body is
         self._held = False  # client bytes wait for the verdict on an upgrade
         self._tunnel: tunnel.Tunnel | None = None  # what follows it after HTTP
+        self._between = True  # two messages, in both directions
 
     @property
     def idle(self) -> bool:
@@ -86,7 +87,7 @@ class Wire:
 
     def whole(self, direction: Direction, data: bytes, at: Moment) -> WholeMessage | None:
         """Take bytes that passed, if they are one whole message; None: they are not, feed them."""
-        if self._tunnel is not None:
+        if not self._between:
             return None
         return self._asks(data, at) if direction is Direction.SENT else self._answers(data, at)
 
@@ -98,9 +99,12 @@ class Wire:
         if message := self.whole(direction, data, at):
             yield message
             return
+        self._between = False
         self._reader(direction).receive(data)
         yield from self._read_requests(at)
         yield from self._read_responses(at)
+        within = self._held or self._tunnel is not None
+        self._between = not within and self._requests.idle and self._responses.idle
 
     def end(self, direction: Direction, at: Moment, *, cut: bool = False) -> Iterator[Event]:
         """One side will send no more. If it was ``cut`` off, that is no body's end."""
@@ -118,6 +122,7 @@ class Wire:
 
     def give_up(self, reason: str, at: Moment) -> Iterator[Event]:
         """Stop reading, count only. What was received and not yet read is the tunnel's first."""
+        self._between = False
         if self._tunnel is not None:
             yield from self._tunnel.give_up(reason, at)
         else:
@@ -129,21 +134,20 @@ class Wire:
     # -- HTTP, whole
 
     def _asks(self, data: bytes, at: Moment) -> WholeMessage | None:
-        if self._held or not self._requests.idle:
-            return None
         if not self._exchanges and data.startswith(STARTTLS):
             return None
         found = whole.request(data)
         if found is None:
             return None
         method, head, body = found
-        asked = self._ask(method)
-        self._sending = None
+        exchange = self._exchanges
+        self._exchanges += 1
+        self._due.append(_Asked(exchange, method, upgrade=False))
         self._requests.forgive(method)
-        return WholeMessage(self._connection, asked.exchange, at, Direction.SENT, head, body)
+        return WholeMessage(self._connection, exchange, at, Direction.SENT, head, body)
 
     def _answers(self, data: bytes, at: Moment) -> WholeMessage | None:
-        if not self._due or self._due[0].upgrade or not self._responses.idle:
+        if not self._due:
             return None
         found = whole.response(data, self._due[0].method)
         if found is None:

@@ -175,10 +175,3 @@ OfExchange = (
 """What happens to an exchange that has begun."""
 
 Event = Opened | Refused | RequestHead | WholeMessage | OfExchange | Closed | Said
-
-
-def word(event: Event) -> str:
-    """What an event tells a person of the tap itself; empty where it tells of traffic."""
-    if isinstance(event, Said):
-        return event.text
-    return event.reason if isinstance(event, Refused) else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from lxdtap.cassette import files
 from lxdtap.cassette.model import Cassette
 from tests.process.callers import children
-from tests.process.tap import PATIENCE, Sidecar
+from tests.process.tap import PATIENCE, Sidecar, eventually
 
 
 def family(pid: int) -> list[int]:
@@ -23,6 +24,19 @@ def family(pid: int) -> list[int]:
 def descriptors(pid: int) -> int:
     """How many file descriptors all of a tap's processes have open."""
     return sum(len(os.listdir(f"/proc/{each}/fd")) for each in family(pid))
+
+
+def settled(pid: int) -> int:
+    """How many they have once they have begun: one that was forked still closes what it got."""
+    eventually(lambda: all(_asleep(pid) for _ in range(5)))
+    return descriptors(pid)
+
+
+def _asleep(pid: int) -> bool:
+    """Whether all of them wait for something, and still do a moment later (proc(5), state)."""
+    time.sleep(0.02)
+    stats = [Path(f"/proc/{each}/stat").read_text() for each in family(pid)]
+    return all(stat.rpartition(")")[2].split()[0] == "S" for stat in stats)
 
 
 def resident(pid: int, what: str = "VmRSS") -> int:

@@ -16,6 +16,9 @@ from . import needs
 from .running import finish
 from .upstreams import serving, upstream
 
+SLOW = 120
+"""Seconds for saving: whoever asks for the time waits for a file to be read."""
+
 
 def test_the_clock_is_set_back(tmp_path: Path, campaign: Campaign) -> None:
     """By an hour with each request: the wall's clock alone; what is recorded can be played."""
@@ -40,7 +43,7 @@ def test_the_clock_is_set_back(tmp_path: Path, campaign: Campaign) -> None:
             for number in campaign.progress("clock", range(times), times):
                 set_to(now - dt.timedelta(hours=number))
                 assert SYNC in ask(tap.path, get(f"/{number}"))
-            finish(tap)
+            finish(tap, SLOW)
             logged = tap.transactions()
     assert [entry["target"] for entry in logged] == [f"/{number}" for number in range(times)]
     assert all(entry["duration"] >= 0 for entry in logged)

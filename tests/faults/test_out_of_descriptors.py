@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.campaign import Campaign
 from tests.process.tap import GET, answer, connect, eventually, rest, sidecar
 
-from .running import descriptors, finish, processor
+from .running import descriptors, finish, processor, settled
 from .upstreams import Connection, upstream
 
 SOON = 1.0
@@ -32,7 +32,7 @@ def test_no_descriptors(tmp_path: Path, campaign: Campaign) -> None:
 
     with upstream(tmp_path / "daemon", script) as daemon:
         with sidecar(tmp_path / "tap", daemon.path) as tap:
-            before = descriptors(tap.process.pid)
+            before = settled(tap.process.pid)
             most = tap.descriptors + LEFT
             resource.prlimit(tap.process.pid, resource.RLIMIT_NOFILE, (most, most))
             clients = [connect(tap.path) for _ in range(2 * LEFT)]

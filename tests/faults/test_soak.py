@@ -26,6 +26,7 @@ from .running import family, finish, processor, resident
 from .traffic import Traffic
 
 SECONDS = "LXDTAP_SOAK_SECONDS"
+HOUR = 3600
 FIRST = 0.2
 """The part of the time after which what is held counts as settled."""
 GROWTH = 1.05
@@ -184,7 +185,9 @@ def counted(log: Path, asked: Counter[str], deaths: int) -> int:
 
 
 def _seconds(campaign: Campaign) -> int:
-    return int(os.environ.get(SECONDS, campaign.count(12, 3600)))
+    seconds = int(os.environ.get(SECONDS, campaign.count(12, HOUR)))
+    campaign.made("seconds", seconds, HOUR)
+    return seconds
 
 
 def _ticks(seconds: float) -> Iterator[float]:

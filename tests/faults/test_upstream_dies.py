@@ -26,7 +26,7 @@ from .messages import (
     request_told,
     takes,
 )
-from .running import descriptors, exactly, finish, recorded
+from .running import descriptors, exactly, finish, recorded, settled
 from .upstreams import Connection, upstream
 
 SLOW = 60
@@ -67,7 +67,7 @@ def test_in_what_it_sends(tmp_path: Path, campaign: Campaign) -> None:
     together = batches(todo)
     with upstream(tmp_path / "daemon", stops) as daemon:
         with sidecar(tmp_path / "tap", daemon.path, "-w", str(tmp_path / "w.yaml")) as tap:
-            before = descriptors(tap.process.pid)
+            before = settled(tap.process.pid)
             for batch in campaign.progress("dies, sending", together, len(together)):
                 assert met(tap.path, batch) == [cut.data for cut in batch]
             eventually(lambda: descriptors(tap.process.pid) == before)
@@ -95,7 +95,7 @@ def test_with_something_unread(tmp_path: Path, campaign: Campaign, kinds: tuple[
     together = batches(todo)
     with upstream(tmp_path / "daemon", is_killed) as daemon:
         with sidecar(tmp_path / "tap", daemon.path, "-w", str(tmp_path / "w.yaml")) as tap:
-            before = descriptors(tap.process.pid)
+            before = settled(tap.process.pid)
             for batch in campaign.progress("is killed, sending", together, len(together)):
                 clients = [connect(tap.path) for _ in batch]
                 for client, cut in zip(clients, batch, strict=True):
@@ -121,7 +121,7 @@ def test_in_what_it_gets(tmp_path: Path, campaign: Campaign) -> None:
     together = batches(todo)
     with upstream(tmp_path / "daemon", takes) as daemon:
         with sidecar(tmp_path / "tap", daemon.path, "-w", str(tmp_path / "w.yaml")) as tap:
-            before = descriptors(tap.process.pid)
+            before = settled(tap.process.pid)
             for batch in campaign.progress("dies, reading", together, len(together)):
                 clients = everyone(daemon, tap, batch, lambda cut: cut.data)
                 daemon.cut()

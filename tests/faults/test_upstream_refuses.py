@@ -29,12 +29,14 @@ from tests.process.tap import (
 )
 from tests.process.test_not_permitted import Place, place, stranger
 
-from .running import Spread, descriptors, recorded
+from .running import Spread, descriptors, recorded, settled
 
 __all__ = ["place"]  # a fixture
 
 AT_ONCE = 0.1
-"""Seconds in which it is to be said; a loaded machine may take longer now and then."""
+"""Seconds in which it is to be said."""
+LOADED = 1.0
+"""Seconds that a machine with much else to do may take now and then, but in a campaign."""
 PUT = b"PUT /1.0 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"
 WEBSOCKET = b"GET /1.0/events HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n"
 
@@ -58,7 +60,7 @@ def test_nobody_is_there(tmp_path: Path, campaign: Campaign) -> None:
     whys = {"not listening": "no daemon listens", "absent": "there is no such socket"}
     with fake_daemon(tmp_path / "daemon", always(answer(b"{}"))) as daemon:
         with sidecar(tmp_path / "tap", daemon.path) as tap:
-            before = descriptors(tap.process.pid)
+            before = settled(tap.process.pid)
             assert ask(tap.path, GET) == answer(b"{}")
             daemon.close()
             for what, why in whys.items():
@@ -66,8 +68,8 @@ def test_nobody_is_there(tmp_path: Path, campaign: Campaign) -> None:
                 assert (envelope["type"], envelope["error_code"]) == ("error", 503)
                 assert envelope["error"].startswith("lxdtap: ")
                 assert why in envelope["error"]
-                assert took.quantile(0.5) <= AT_ONCE
                 campaign.figure(f"daemon {what}", f"503 to {3 * times} requests: {took}")
+                assert took.slowest <= AT_ONCE + campaign.spare(LOADED)
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(daemon.path)
             assert ask(tap.path, GET.replace(b"GET", b"HEAD")).endswith(b"\r\n\r\n")
@@ -173,5 +175,5 @@ def test_it_does_not_let_us_in(place: Place, campaign: Campaign) -> None:
     told = [(each["status"], each["own"]) for each in tap.transactions]
     assert told == [(200, False), *[(403, True)] * (3 * times), (200, False)]
     assert stat.S_IMODE(os.stat(place.daemon.path).st_mode) == 0o666
-    assert took.quantile(0.5) <= AT_ONCE
     campaign.figure("daemon not permitted", f"403 to {3 * times} requests: {took}")
+    assert took.slowest <= AT_ONCE + campaign.spare(LOADED)

@@ -459,7 +459,7 @@ def test_a_long_saving_says_how_far_it_is(tmp_path: Path) -> None:
     whole = a_spool(tmp_path)
     (tmp_path / SPOOL).unlink()
     records = whole[len(spool.MAGIC) :]
-    (tmp_path / "long.spool").write_bytes(spool.MAGIC + records * 4000)
+    (tmp_path / "long.spool").write_bytes(spool.MAGIC + records * 12000)
     ours, theirs = pty.openpty()
     tap = subprocess.Popen(
         [*LXDTAP, "recover", str(tmp_path / "long.spool"), "-o", str(tmp_path / "long.yaml")],

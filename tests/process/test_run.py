@@ -39,6 +39,7 @@ from .tap import (
     sidecar,
 )
 
+FIRST_LOOK = str(CASSETTES / "lxd" / "first-look.yaml")
 ASK = (
     "import os,socket; s=socket.socket(1); s.connect(os.environ['LXD_SOCKET']); "
     "s.sendall(b'GET /1.0 HTTP/1.1\\r\\nConnection: close\\r\\n\\r\\n'); print(s.recv(9999)[-2:])"
@@ -117,6 +118,50 @@ def test_a_command_that_asks_nothing_is_remarked_on(daemon: FakeDaemon) -> None:
     done = run("run", "--upstream", daemon.path, "--", "true")
     assert done.returncode == 0
     assert "no request came through" in done.stderr
+
+
+# -- its start
+
+SPARED = {"lxdtap.content", "lxdtap.redact", "lxdtap.log", "lxdtap.cassette", "msgpack", "yaml"}
+"""What only those runs use that log or record."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "spared"),
+    [
+        (("run", "-q", "--upstream", "DAEMON", "--", "true"), SPARED | {"aiohttp"}),
+        (("replay", FIRST_LOOK, "--", "true"), {"lxdtap.tap.core", "msgpack", "aiohttp"}),
+        (("run", "--help"), SPARED | {"asyncio", "lxdtap.transaction"}),
+    ],
+)
+def test_only_what_is_needed_is_imported(
+    daemon: FakeDaemon, arguments: tuple[str, ...], spared: set[str]
+) -> None:
+    """A command waits for its tap: what that does without it does not load."""
+    given = [daemon.path if each == "DAEMON" else each for each in arguments]
+    done = run(*given, env=environment(PYTHONPROFILEIMPORTTIME="1"))
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    loaded = {line.rpartition("|")[2].strip() for line in lines}
+    assert (done.returncode, loaded & spared) == (0, set())
+    assert "lxdtap.cli" in loaded
+
+
+def test_garbage_is_collected_once_all_is_imported(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """It is not looked for before, nor ever in what was imported; while a tap runs it is."""
+    (tmp_path / "hook.py").write_text(
+        "import gc, sys\nprint(gc.isenabled(), gc.get_freeze_count() > 10_000, file=sys.stderr)\n"
+        "def keep(interaction): return interaction\n"
+    )
+    where = ("--upstream", daemon.path, "-w", f"{tmp_path}/w.yaml", "--redact-with", "hook:keep")
+    done = subprocess.run(
+        [*LXDTAP, "run", "-q", *where, "--", "true"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.stderr.splitlines()[0] == "True True"
 
 
 # -- errors
@@ -337,9 +382,6 @@ def test_hello(tmp_path: Path, daemon: FakeDaemon) -> None:
     with sidecar(tmp_path / "tap", daemon.path, "--hello") as tap:
         eventually(tap.transactions)
         assert tap.transactions()[0]["target"] == "/1.0"
-
-
-FIRST_LOOK = str(CASSETTES / "lxd" / "first-look.yaml")
 
 
 def test_no_daemon_but_a_cassette() -> None:

@@ -50,8 +50,8 @@ RINGS = (
         *("record.link", "record.recording", "record.direct"),
     },
     {
-        *("tap.relay", "tap.listener", "tap.service", "tap.child", "tap.upstream"),
-        *("tap.identity", "tap.pump", "tap.tls", "tap.refusal", "tap.core"),
+        *("tap.readiness", "tap.relay", "tap.listener", "tap.service", "tap.child"),
+        *("tap.upstream", "tap.identity", "tap.pump", "tap.tls", "tap.refusal", "tap.core"),
     },
     {"replay.server"},
     {"api.body", "api.endpoints", "api.exchange", "api.common"},

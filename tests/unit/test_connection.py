@@ -248,13 +248,17 @@ def test_a_silent_connection_is_no_transaction() -> None:
 # -- leaving HTTP
 
 
-def test_starttls_is_a_tunnel_from_the_start() -> None:
-    """The first bytes decide, in however many reads they come."""
-    here = talk(">>", b"START", b"TLS\n\x16\x03", "<<", b"\x16\x03\x03", "||")
+@pytest.mark.parametrize(
+    "reads", [[b"START", b"TLS\n\x16\x03"], [b"STARTTLS / HTTP/1.1\r\n\r\n"]], ids=["two", "one"]
+)
+def test_starttls_is_a_tunnel_from_the_start(reads: list[bytes]) -> None:
+    """The first bytes decide, in however many reads they come, and whatever they look like."""
+    here = talk(">>", *reads, "<<", b"\x16\x03\x03", "||")
     told = here.only
     assert told.tunnel is not None
     assert (told.request.method, told.tunnel.protocol, told.response) == ("STARTTLS", "tls", None)
-    assert (told.tunnel.sent, told.tunnel.received) == (Count(0, 11), Count(0, 3))
+    sent = sum(map(len, reads))
+    assert (told.tunnel.sent, told.tunnel.received) == (Count(0, sent), Count(0, 3))
 
 
 def test_starttls_later_is_no_request() -> None:

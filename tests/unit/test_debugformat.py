@@ -299,6 +299,14 @@ def test_summaries_stand_for_themselves() -> None:
     assert debugformat.body(None) == ""
 
 
+@pytest.mark.parametrize("text", ["\x7f", "\x1b\x7f", "\u202e", "\ud800", "\u00e9\x85"])
+def test_json_is_safe_to_print(text: str) -> None:
+    """Whatever its strings and keys hold, JSON shows nothing but its own line ends and tabs."""
+    shown = debugformat.indented({text: [text, {}]})
+    assert shown.translate({ord("\n"): "", ord("\t"): ""}).isprintable()
+    assert json.loads(shown) == {text: [text, {}]}
+
+
 def test_a_block_cut_off_at_the_end_is_left_out() -> None:
     """What was still being written is not read."""
     written = debugformat.text(entry())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,8 +30,10 @@ from lxdtap.wire.events import (
     RequestHead,
     Said,
     Skipped,
+    WholeMessage,
 )
 from lxdtap.wire.fold import VISIBLE_AFTER, Fold
+from lxdtap.wire.whole import spelled
 
 from .conversation import (
     BASE,
@@ -280,6 +283,53 @@ def test_bytes_of_a_tunnel_are_told_of() -> None:
     tunnel = here.say("||").only.tunnel
     assert tunnel is not None
     assert tunnel.received == Count(0, 6)
+
+
+WHOLE = st.sampled_from(
+    [
+        (b"GET /1.0 HTTP/1.1\r\nHost: lxd\r\n\r\n", b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n"),
+        (b"POST /\xff HTTP/1.0\r\n\r\n", b"HTTP/1.1 404 Not Found\r\n\r\n"),
+        (b"PUT / HTTP/1.1\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"odd\r\n\r\n", b"odd\r\n\r\n"),
+    ]
+)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(WHOLE, st.sampled_from([b"", b"abc", b"abcdef"])), max_size=6),
+    st.lists(st.booleans(), max_size=30),
+    st.sets(st.integers(0, 12)),
+    st.integers(0, 6),
+)
+def test_a_whole_message_is_what_it_stands_for(
+    exchanges: list[tuple[tuple[bytes, bytes], bytes]],
+    answers: list[bool],
+    ticks: set[int],
+    limit: int,
+) -> None:
+    """Told at once or one by one, its transaction is the same, at its end and on its way."""
+    folds = Fold(limit), Fold(limit)
+    for fold in folds:
+        fold.add(Opened(1, Moment(0, 0), BASE, PEER))
+    asked, due = iter(range(len(exchanges))), deque[int]()
+    for step, answer in enumerate(answers):
+        number = (due.popleft() if due else None) if answer else next(asked, None)
+        if number is None:
+            continue
+        direction = Direction.RECEIVED if answer else Direction.SENT
+        if not answer:
+            due.append(number)
+        heads, body = exchanges[number]
+        at = Moment(step * SECOND, step)
+        whole = WholeMessage(1, number, at, direction, heads[answer], body)
+        told = folds[0].add(whole), [u for each in spelled(whole) for u in folds[1].add(each)]
+        if step in ticks:
+            for fold, updates in zip(folds, told, strict=True):
+                updates.extend(fold.tick((step + 1) * SECOND))
+        assert told[0] == told[1]
+    at = Moment(99 * SECOND, 0)
+    assert folds[0].cut(at, WHY) == folds[1].cut(at, WHY)
 
 
 EXCHANGES: list[tuple[bytes, bytes]] = [

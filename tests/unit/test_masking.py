@@ -36,7 +36,10 @@ def test_parameters_of_urls_are_masked_by_their_names() -> None:
 
 def test_without_names_it_is_any_redactor() -> None:
     """Nothing named is nothing more."""
-    assert Masker([], [], []).text("/1.0?who=a&token=b") == "/1.0?who=a&token=REDACTED-1"
+    masker = Masker([], [], [])
+    assert masker.text("/1.0?who=a&token=b") == "/1.0?who=a&token=REDACTED-1"
+    headers = (("X-Token", "b"), ("Host", "lxd"))
+    assert masker.headers(headers) == (("X-Token", "REDACTED-1"), ("Host", "lxd"))
 
 
 def test_one_secret_has_one_placeholder() -> None:

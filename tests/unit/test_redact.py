@@ -216,6 +216,19 @@ def test_a_secret_that_was_told_is_nowhere_afterwards(name: str, later: str) -> 
     assert len(numbers) <= 3, "one secret, one placeholder; an exec's answer has three"
 
 
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_secret_is_found_in_what_was_harmless_until_then(name: str) -> None:
+    """That documents with the same keys held none before lets none pass."""
+    value = DOCUMENTS[name]
+    before = [
+        json.loads(json.dumps(value).replace(CANARY, harmless)) for harmless in ("", "x", "y")
+    ]
+    redactor = Redactor()
+    for document in [*before, *before]:
+        redactor.document(document)
+    assert CANARY not in json.dumps(redactor.document(value))
+
+
 @pytest.mark.parametrize("name", LOGGING)
 def test_a_logging_event_is_the_first_to_tell_a_secret(name: str) -> None:
     """Even before any answer was seen, escaped copies of documents are read in messages."""
@@ -509,6 +522,17 @@ def test_redaction_is_idempotent(says: Content) -> None:
     assert redactor.content(clean) == clean
 
 
+@given(st.lists(JSON_VALUES, max_size=4))
+def test_what_was_seen_before_looks_the_same_again(values: list[Json]) -> None:
+    """What is remembered to be clean spares work, and changes nothing."""
+    redactor = Redactor()
+    for value in values:  # now all secrets are known
+        redactor.document(value)
+    clean = [redactor.document(value) for value in values]
+    assert [redactor.document(value) for value in values] == clean
+    assert redactor.document(list(values)) == clean
+
+
 @given(st.lists(HOSTILE, max_size=4), st.text(min_size=12, max_size=40))
 def test_a_known_secret_is_in_no_text(texts: list[str], secret: str) -> None:
     """Once told, a secret of 12 characters or more is in nothing that comes out."""
@@ -570,6 +594,21 @@ def test_more_keys_may_be_secret() -> None:
         "config": {"a": "REDACTED-1", "b": "y", "password": "REDACTED-2"}
     }
     assert Redactor().document(config) == {"a": "x", "b": "y", "password": "REDACTED-1"}
+
+
+def test_what_a_key_means_is_told_by_its_neighbours_and_by_who_asks() -> None:
+    """That a key told of nothing where it was seen before is not held against it."""
+    redactor = Redactor()
+    odd: dict[str, Json] = {"columns": "x", "rows": "y"}
+    assert redactor.document(odd) == odd
+    table: dict[str, Json] = {"columns": ["token"], "rows": [["x"]]}
+    assert redactor.document(table) == table | {"rows": [["REDACTED-1"]]}
+    plain: dict[str, Json] = {"a": "x", CANARY: "y"}
+    assert redactor.document(plain) == redactor.document(plain) == plain
+    assert redactor.document(plain, lambda key, _: key == "a") == plain | {"a": "REDACTED-1"}
+    assert redactor.document(plain) == plain
+    redactor.document({"token": CANARY})
+    assert redactor.document(plain) == {"a": "x", "REDACTED-2": "y"}
 
 
 def test_what_is_known_to_be_clean_is_looked_at_again_when_a_secret_is_told() -> None:

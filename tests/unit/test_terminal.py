@@ -53,6 +53,7 @@ def test_escaped_json_is_the_same_json(value: object) -> None:
     text = escape_json(json.dumps(value, indent="\t", ensure_ascii=False))
     assert json.loads(text) == value
     assert not controls(text) - {"\n", "\t"}
+    assert escape_json("\n\t\x08\x0b\x1f\x7f") == "\n\t\\u0008\\u000b\\u001f\\u007f"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,130 @@
+"""Sockets call back when they are ready, and leave the loop's other work its turn."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+
+from lxdtap.tap.readiness import Readiness
+
+
+@asynccontextmanager
+async def pair() -> AsyncIterator[tuple[Readiness, socket.socket, socket.socket]]:
+    """A readiness, and two sockets that are connected."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, closing(Readiness(asyncio.get_running_loop())) as readiness:
+        yield readiness, ours, theirs
+
+
+async def turns(seconds: float = 0.05) -> None:
+    """Let the loop go round."""
+    await asyncio.sleep(seconds)
+
+
+def test_what_it_is_asked_for_and_no_more() -> None:
+    """Something to read and room to write, each until it is taken back."""
+
+    async def scene() -> None:
+        async with pair() as (readiness, ours, theirs):
+            seen: list[str] = []
+            readiness.readable(ours, lambda: seen.append(ours.recv(9).decode()))
+            await turns()
+            assert seen == []
+            theirs.send(b"a")
+            await turns()
+            assert seen == ["a"]
+
+            def written() -> None:
+                seen.append("room")
+                readiness.writable(ours, None)
+
+            readiness.writable(ours, written)
+            theirs.send(b"b")
+            await turns()
+            assert sorted(seen) == ["a", "b", "room"]
+            readiness.readable(ours, None)
+            theirs.send(b"c")
+            await turns()
+            assert sorted(seen) == ["a", "b", "room"]
+
+    asyncio.run(scene())
+
+
+def test_a_callback_that_was_taken_back_by_another() -> None:
+    """Of two sockets that are ready together, whoever is first may silence the other."""
+
+    async def scene() -> None:
+        async with pair() as (readiness, ours, theirs):
+            called: list[socket.socket] = []
+
+            def silence(sock: socket.socket) -> None:
+                called.append(sock)
+                for each in (ours, theirs):
+                    readiness.readable(each, None)
+
+            for sock, other in ((ours, theirs), (theirs, ours)):
+                readiness.readable(sock, lambda sock=sock: silence(sock))  # type: ignore[misc]
+                other.send(b"x")
+            await turns()
+            assert len(called) == 1
+
+    asyncio.run(scene())
+
+
+def test_a_peer_that_is_gone() -> None:
+    """A half-close is not that; a close is, once; one that has happened is told of at once."""
+
+    async def scene() -> None:
+        async with pair() as (readiness, ours, theirs):
+            told: list[str] = []
+            readiness.gone(ours, lambda: told.append("gone"))
+            theirs.shutdown(socket.SHUT_WR)
+            await turns()
+            assert told == []
+            theirs.close()
+            await turns()
+            assert told == ["gone"]
+            readiness.gone(ours, lambda: told.append("at once"))
+            assert told == ["gone", "at once"]
+
+    asyncio.run(scene())
+
+
+def test_nobody_waits_for_a_hangup() -> None:
+    """Then it takes no time: epoll would tell of it again and again."""
+
+    async def scene() -> None:
+        async with pair() as (readiness, ours, theirs):
+            readiness.readable(ours, lambda: readiness.readable(ours, None))
+            theirs.close()
+            await turns()
+            begun = time.process_time()
+            await turns(0.3)
+            assert time.process_time() - begun < 0.1
+
+    asyncio.run(scene())
+
+
+def test_other_work_has_its_turn() -> None:
+    """Even if a socket is ready all the time."""
+
+    async def scene() -> None:
+        async with pair() as (readiness, ours, theirs):
+            calls = 0
+
+            def read() -> None:
+                nonlocal calls
+                calls += 1
+
+            theirs.send(b"x")
+            readiness.readable(ours, read)
+            begun = time.monotonic()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert calls > 10
+            assert time.monotonic() - begun < 5
+
+    asyncio.run(scene())
