@@ -139,7 +139,8 @@ class Strangers:
 
     @property
     def transactions(self) -> list[dict[str, Any]]:
-        found = [json.loads(line) for line in self._log.read_text().splitlines()]
+        whole, _, _ = self._log.read_text().rpartition("\n")
+        found = [json.loads(line) for line in whole.splitlines()]
         return [entry for entry in found if entry["event"] == "transaction"]
 
 

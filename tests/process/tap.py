@@ -226,7 +226,8 @@ class Sidecar:
 
     def entries(self, event: str = "") -> list[dict[str, Any]]:
         """The log's objects until now, of one event if it is named."""
-        found = [json.loads(line) for line in self.log.read_text().splitlines()]
+        whole, _, _ = self.log.read_text().rpartition("\n")  # the last may still be on its way
+        found = [json.loads(line) for line in whole.splitlines()]
         return [entry for entry in found if not event or entry["event"] == event]
 
     def transactions(self) -> list[dict[str, Any]]:
