@@ -22,7 +22,6 @@ from lxdtap.transaction import Peer
 if TYPE_CHECKING:
     from lxdtap.log.render import Format
     from lxdtap.record.link import Recorder
-    from lxdtap.record.worker import Worker
 
 NAMED = 20
 """Interactions that were not played which are named, one a line."""
@@ -141,19 +140,15 @@ def _recorder(options: Options, environ: dict[str, str]) -> Recorder | None:
         output = sys.stderr.fileno() if options.command else sys.stdout.fileno()
     else:
         return None
-    from lxdtap.record.link import Recorder
-
-    return Recorder(lambda: _worker(options, environ, output))
-
-
-def _worker(options: Options, environ: dict[str, str], output: int) -> Worker:
-    """What the recorder's process does; what it takes is imported there."""
+    # All that its process needs, before it is forked: from then on it is to take what comes.
     from lxdtap.log.render import renderer
+    from lxdtap.record.link import Recorder
     from lxdtap.record.worker import Log, Worker
     from lxdtap.terminal import paint
 
     painter = paint(options.colour, is_terminal=os.isatty(output), environ=environ)
-    return Worker(Log(output, renderer(options.format, options.selection, painter)))
+    log = Log(output, renderer(options.format, options.selection, painter))
+    return Recorder(lambda: Worker(log))
 
 
 async def _play(

@@ -26,9 +26,8 @@ from lxdtap.wire.events import Event, Said
 if TYPE_CHECKING:
     from lxdtap.log.render import Format
     from lxdtap.record.link import Recorder
-    from lxdtap.record.recording import Recording
     from lxdtap.record.save import Hook
-    from lxdtap.record.worker import Worker
+    from lxdtap.record.worker import Log
     from lxdtap.redact import Redactor
 
 NAMES: dict[Kind, str] = {"lxd": "LXD", "incus": "Incus"}
@@ -191,15 +190,18 @@ def _recorder(
     output = _output(options)
     if output is None and not options.write:
         return None
+    # All that its process needs, before it is forked: from then on it is to take what comes.
+    from lxdtap.masking import masks
     from lxdtap.record.link import Recorder
+    from lxdtap.record.worker import Worker
 
+    redactor = masks(options.redact).masker()
+    log = None if output is None else _log(options, environ, output, redactor)
     if not options.write:
-        # In its process: what a log takes is imported there while the tap gets going here.
-        return Recorder(lambda: _worker(options, environ, output, _redactor(options)))
+        return Recorder(lambda: Worker(log))
     from lxdtap.cassette.cleaning import Cleaner, Rules
     from lxdtap.record import recording
 
-    redactor = _redactor(options)
     rules = Rules(secrets=not options.keep_secrets, payload=options.redact_payload)
     into = recording.prepare(
         options.write,
@@ -209,7 +211,7 @@ def _recorder(
         base=found.base,
         hook=options.hook,
     )
-    return Recorder(lambda: _worker(options, environ, output, redactor, into))
+    return Recorder(lambda: Worker(log, into.spool, into.saver))
 
 
 def _output(options: Options) -> int | None:
@@ -221,29 +223,12 @@ def _output(options: Options) -> int | None:
     return sys.stderr.fileno() if options.command else sys.stdout.fileno()
 
 
-def _redactor(options: Options) -> Redactor:
-    from lxdtap.masking import masks
+def _log(options: Options, environ: dict[str, str], output: int, redactor: Redactor) -> Log:
+    from lxdtap.log.journal import Selection
+    from lxdtap.log.render import renderer
+    from lxdtap.record.worker import Log
+    from lxdtap.terminal import paint
 
-    return masks(options.redact).masker()
-
-
-def _worker(
-    options: Options,
-    environ: dict[str, str],
-    output: int | None,
-    redactor: Redactor,
-    into: Recording | None = None,
-) -> Worker:
-    """What the recorder's process does."""
-    from lxdtap.record.worker import Log, Worker
-
-    log = None
-    if output is not None:
-        from lxdtap.log.journal import Selection
-        from lxdtap.log.render import renderer
-        from lxdtap.terminal import paint
-
-        selection = Selection(options.only, options.ignore, options.verbose, options.show_secrets)
-        painter = paint(options.colour, is_terminal=os.isatty(output), environ=environ)
-        log = Log(output, renderer(options.format, selection, painter, redactor))
-    return Worker(log) if into is None else Worker(log, into.spool, into.saver)
+    selection = Selection(options.only, options.ignore, options.verbose, options.show_secrets)
+    painter = paint(options.colour, is_terminal=os.isatty(output), environ=environ)
+    return Log(output, renderer(options.format, selection, painter, redactor))

@@ -127,16 +127,16 @@ class Report:
         self._kept = time.monotonic()
         if self._path is None:
             return
-        with self._path.open("a+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # another run may do the same
-            file.seek(0)
-            whole = json.loads(file.read() or "{}") | self.results
-            file.truncate(0)
-            json.dump(whole, file, indent=1)
+        with self._path.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another run may do the same
+            whole = kept(self._path) | self.results
+            beside = self._path.with_suffix(".new")
+            beside.write_text(json.dumps(whole, indent=1))
+            beside.replace(self._path)
 
     def lines(self) -> Iterator[str]:
         """The report, of this run or of all that is in the file; a row for each module."""
-        results = json.loads(self._path.read_text()) if self._path else self.results
+        results = kept(self._path) if self._path else self.results
         for module in sorted(FAULTS.glob("test_*.py")):
             name = f"{FAULTS.name}/{module.name}::"
             yield from row(module.stem, {k: v for k, v in results.items() if name in k}, self._full)
@@ -146,6 +146,15 @@ class Report:
         return Result(
             outcome="unfinished", why="", full=self._full, begun=now, seconds=0, figures=[]
         )
+
+
+def kept(path: Path) -> dict[str, Result]:
+    """What is in a file of results; nothing, where it is not there, or is something else."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def row(name: str, results: Mapping[str, Result], whole: bool) -> Iterator[str]:

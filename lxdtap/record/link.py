@@ -199,6 +199,7 @@ class Recorder:
                 self._dead, self._room = True, -1
                 self._waiting.clear()
                 self._block.clear()
+                self._size = self._filled = 0
                 self._ended()
                 return
             self._drop(sent)

@@ -119,6 +119,7 @@ class Worker:
     def _other(self, kind: int) -> None:
         if kind == LOST:
             self._fold.forget()
+            self._show([Note("something is missing here: more came than could be taken in")])
             self._stop_recording("more came than could be written")
         elif kind == SAVE:
             self._save_aside()

@@ -21,7 +21,9 @@ TURN = 2_000_000
 """Nanoseconds after which the loop's other work has its turn."""
 _AT_ONCE = 256
 _READ = ~select.EPOLLOUT
-_WRITE = ~(select.EPOLLIN | select.EPOLLRDHUP)
+_WRITE = ~select.EPOLLIN
+_OVER = select.EPOLLHUP | select.EPOLLERR
+"""Reported whether asked for or not, and to all: reading and writing say what it is."""
 
 Callback = Callable[[], None]
 
@@ -97,7 +99,11 @@ class Readiness:
         until = time.monotonic_ns() + TURN
         while events := self._epoll.poll(0, _AT_ONCE):
             for number, what in events:
-                self._call(number, what)
+                try:
+                    self._call(number, what)
+                except Exception as error:  # noqa: BLE001 - the others' turn is not to be lost
+                    told = {"message": "a socket's callback failed", "exception": error}
+                    self._loop.call_exception_handler(told)
             if time.monotonic_ns() >= until:
                 break
 
@@ -107,6 +113,6 @@ class Readiness:
             reader()
         if what & _WRITE and (writer := self._writers.get(number)):
             writer()
-        if what & select.EPOLLHUP and (gone := self._gone.pop(number, None)):
+        if what & _OVER and (gone := self._gone.pop(number, None)):
             self._register(number)
             gone()

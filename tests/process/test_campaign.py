@@ -51,6 +51,14 @@ def test_each_part_adds_to_the_report(tmp_path: Path) -> None:
     assert again == ["test_kills: 1 passed in 2 s, TIME", "  kills: 1000 times", *short]
 
 
+@pytest.mark.parametrize("found", ["", "[]", '{"a": '])
+def test_a_file_that_is_no_report(tmp_path: Path, found: str) -> None:
+    """It is replaced, be it of another kind or cut off."""
+    path = tmp_path / "campaign.json"
+    path.write_text(found)
+    assert part(path, ran(KILLS, "passed")) == ["test_kills: 1 passed in 2 s, TIME"]
+
+
 def test_what_has_not_run_is_told() -> None:
     """In a campaign, of every module; in another run nobody expects all of them."""
     for full, rows in ((True, ["test_soak: NOT RUN"]), (False, [])):

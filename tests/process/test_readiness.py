@@ -108,6 +108,32 @@ def test_nobody_waits_for_a_hangup() -> None:
     asyncio.run(scene())
 
 
+def test_a_callback_that_fails() -> None:
+    """The loop is told, and the others have their turn all the same."""
+
+    async def scene() -> None:
+        async with pair() as (readiness, ours, theirs):
+            told: list[object] = []
+            asyncio.get_running_loop().set_exception_handler(
+                lambda _, context: told.append(context["exception"])
+            )
+            came: list[bytes] = []
+            failure = RuntimeError("no")
+
+            def fail() -> None:
+                raise failure
+
+            readiness.readable(theirs, fail)
+            readiness.readable(ours, lambda: came.append(ours.recv(9)))
+            ours.send(b"x")
+            theirs.send(b"y")
+            await turns(0.01)
+            assert came == [b"y"]
+            assert failure in told
+
+    asyncio.run(scene())
+
+
 def test_other_work_has_its_turn() -> None:
     """Even if a socket is ready all the time."""
 

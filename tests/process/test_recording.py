@@ -23,10 +23,12 @@ import pytest
 
 from lxdtap.cassette import files
 from lxdtap.cassette.cleaning import Cleaner
+from lxdtap.log.journal import Selection
+from lxdtap.log.render import renderer
 from lxdtap.record import spool
 from lxdtap.record.link import Recorder
 from lxdtap.record.recording import prepare
-from lxdtap.record.worker import Worker
+from lxdtap.record.worker import END, HEAD, LOST, Log, Worker
 from lxdtap.redact import Redactor
 
 from .recording import (
@@ -143,6 +145,17 @@ def test_a_tap_that_never_was_leaves_nothing(tmp_path: Path, begun: bool) -> Non
     assert recorder.finish(begun=begun)
     into.spool.close(remove=False)
     assert [p.name for p in tmp_path.iterdir()] == (["c.yaml"] if begun else [])
+
+
+def test_what_was_lost_is_told_in_the_log(tmp_path: Path) -> None:
+    """Where the tap could not keep what came: also where nothing is recorded."""
+    here, there = socket.socketpair()
+    with open(tmp_path / "log", "w") as file, here, there:
+        log = Log(file.fileno(), renderer("debug", Selection()))
+        here.sendall(HEAD.pack(LOST, 0) + HEAD.pack(END, 0))
+        here.close()
+        assert Worker(log).run(there) == 0
+    assert "# lxdtap: something is missing here" in (tmp_path / "log").read_text()
 
 
 def test_the_files_are_for_their_owner_alone(tmp_path: Path) -> None:

@@ -445,6 +445,25 @@ def test_secrets_that_begin_alike() -> None:
     assert redactor.text(tokens[0]) == tokens[0]
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        [f"eyJhbGciOiJIUzI1NiIs{n:04}" for n in range(redact.ALIKE + 1)],
+        [f"word-like, {n:06}" for n in range(redact.ODD + 1)],
+    ],
+    ids=["alike", "odd"],
+)
+def test_a_secret_that_is_told_again(others: list[str]) -> None:
+    """It is looked for again, by its name, though others had taken its place."""
+    redactor = learned(*others)
+    first = others[0]
+    assert redactor.text(f"is {first}!") == f"is {first}!"
+    again: Json = {"note": f"is {first}!", "password": first}
+    told: Json = {"note": "is REDACTED-1!", "password": "REDACTED-1"}
+    assert redactor.document(again) == told
+    assert redactor.text(f"is {first}!") == "is REDACTED-1!"
+
+
 def test_parts_and_bytes() -> None:
     """The parts of a body are bodies with headers; bytes that cannot be looked through go."""
     part = Part((("X-Secret", CANARY),), Text(f"password={CANARY}"))
