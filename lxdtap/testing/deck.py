@@ -27,7 +27,7 @@ from lxdtap.finding import Wanted, find, way
 from lxdtap.log.journal import Selection
 from lxdtap.log.render import renderer
 from lxdtap.masking import Masker
-from lxdtap.record.save import Saver
+from lxdtap.record.save import Saver, transactions
 from lxdtap.record.spool import Reading, Spool, read
 from lxdtap.record.trim import Trimmer
 from lxdtap.replay.server import Replay
@@ -208,7 +208,7 @@ class Taping(Deck):
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         files.save(replace(cassette, interactions=kept, server=server), self.path, overwrite=True)
         none = "" if kept else f": does the client use {' or '.join(self.environ)}?"
-        return f"recorded {len(kept)} transactions to {self.place}{none}"
+        return f"recorded {transactions(len(kept))} to {self.place}{none}"
 
     def discard(self) -> None:
         """Give up what it takes to record; what was not saved is gone."""

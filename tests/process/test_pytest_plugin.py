@@ -125,7 +125,7 @@ def test_what_was_recorded_is_replayed_with_no_daemon(
     pytester.makepyfile(test_it=LOOKS)
     recorded = pytester.runpytest("--lxdtap-record-mode=once")
     recorded.assert_outcomes(passed=1)
-    recorded.stdout.fnmatch_lines(["recorded 1 transactions to cassettes/test_it/test_look.yaml"])
+    recorded.stdout.fnmatch_lines(["recorded 1 transaction to cassettes/test_it/test_look.yaml"])
     daemon.close()
     replayed = pytester.runpytest()
     replayed.assert_outcomes(passed=1)
