@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.process.tap import environment
 
 from . import packages
-from .processes import Address, Running, free_port, running
+from .processes import Address, Running, free_port, running, wait
 from .stage import ROOT, Stage
 
 DIRECT = "direct"
@@ -189,6 +189,9 @@ def tap(
         log=log,
         spool=Path(f"{cassette}.spool") if recording else None,
     ) as found:
+        # It answers before it says where it is; that is no trouble.
+        wait(lambda: "ends it" in found.said.read_text(), "a tap is to say where it listens")
+        found.begun = found.said.stat().st_size
         yield found
 
 
