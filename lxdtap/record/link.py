@@ -14,7 +14,7 @@ from collections.abc import Callable
 from lxdtap.record.output import complain
 from lxdtap.record.trim import TRIMMED
 from lxdtap.record.worker import DROP, END, EVENTS, HEAD, LOST, PLAIN, SAVE, Worker, work
-from lxdtap.wire.events import Data, Event, WholeMessage
+from lxdtap.wire.events import Data, Event
 from lxdtap.wire.records import LARGE, encode, encode_large
 
 WAITING = 32 << 20
@@ -55,8 +55,7 @@ class Recorder:
         self._filled = 0
         self._plain = True
         self._waiting: deque[bytes | memoryview] = deque()  # what the socket did not take yet
-        self._size = 0  # of those
-        self._room = WAITING  # less than nothing where events are not taken
+        self._size = 0  # of both
         self._moved = 0.0  # when the socket last took something, or had nothing to take
         self._lost = False
         self._soon = self._blocked = False  # a timer runs; the socket is full
@@ -69,22 +68,28 @@ class Recorder:
 
     def behind(self) -> bool:
         """Whether the recorder is at work and has much to do: more should come more slowly."""
-        return self._size + self._filled > BEHIND and time.monotonic() - self._moved < STUCK
+        return self._size > BEHIND and time.monotonic() - self._moved < STUCK
 
     def hear(self, event: Event) -> None:
         """Take an event; never waits."""
-        if self._size > self._room and not self._takes_again():
+        if self._dead:
             return
+        if self._size > WAITING:
+            self._lost = True
+            return
+        if self._lost:
+            self._lost = False
+            self._put(LOST)
         if type(event) is Data and len(event.data) >= LARGE:
             self._add_large(event)
             return
-        record, kind = encode(event), type(event)
-        plain = kind is WholeMessage or kind not in TRIMMED
+        record, plain = encode(event), type(event) not in TRIMMED
         if plain is not self._plain:
             self._close_block()
             self._plain = plain
         self._block.append(record)
         self._filled += len(record)
+        self._size += len(record)
         if self._filled >= BLOCK:
             self._flush()
         elif not self._soon:
@@ -131,15 +136,6 @@ class Recorder:
 
     # -- sending
 
-    def _takes_again(self) -> bool:
-        """Whether events are taken, which they were not, or are too many now."""
-        if self._dead or self._size > WAITING:
-            self._lost, self._room = not self._dead, -1
-            return False
-        self._lost, self._room = False, WAITING
-        self._put(LOST)
-        return True
-
     def _add_large(self, event: Data) -> None:
         """Make it a block of its own, without a copy of what it holds."""
         self._close_block()
@@ -153,7 +149,7 @@ class Recorder:
         if self._block:
             head = HEAD.pack(PLAIN if self._plain else EVENTS, self._filled)
             self._waiting += (head, b"".join(self._block))
-            self._size += len(head) + self._filled
+            self._size += len(head)
             self._block, self._filled = [], 0
 
     def _put(self, kind: int) -> None:
@@ -196,7 +192,7 @@ class Recorder:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                self._dead, self._room = True, -1
+                self._dead = True
                 self._waiting.clear()
                 self._block.clear()
                 self._size = self._filled = 0

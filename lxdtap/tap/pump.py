@@ -88,8 +88,6 @@ class Pump:
         self._notified = False  # we have said close_notify
         self._end: str | None = None  # the daemon's side is over: "", or why it was cut
         self._closed = False
-        self._reading: set[socket.socket] = set()
-        self._writing: set[socket.socket] = set()
 
     def start(self) -> None:
         """Begin; some of what the daemon says may have come with the handshake."""
@@ -250,38 +248,20 @@ class Pump:
 
     def _listen(self) -> None:
         """Be told of what there is to do now, and of nothing else."""
-        reading, writing = set(), set()
-        if not (self._opened or self._unheard or self._end is not None):
-            reading.add(self._sock)
-        if not (self._sealed or self._silent or self._deaf):
-            reading.add(self._near)
-        if self._opened:
-            writing.add(self._near)
-        if self._sealed:
-            writing.add(self._sock)
-        self._watch(reading, writing)
-
-    def _watch(self, reading: set[socket.socket], writing: set[socket.socket]) -> None:
-        if reading == self._reading and writing == self._writing:
-            return
-        for sock in self._reading - reading:
-            self._readiness.readable(sock, None)
-        for sock in reading - self._reading:
-            near = sock is self._near
-            self._readiness.readable(sock, self._from_client if near else self._from_daemon)
-        for sock in self._writing - writing:
-            self._readiness.writable(sock, None)
-        for sock in writing - self._writing:
-            near = sock is self._near
-            self._readiness.writable(sock, self._client_reads if near else self._send)
-        self._reading, self._writing = reading, writing
+        reads = not (self._opened or self._unheard or self._end is not None)
+        takes = not (self._sealed or self._silent or self._deaf)
+        watched = self._readiness
+        watched.readable(self._sock, self._from_daemon if reads else None)
+        watched.readable(self._near, self._from_client if takes else None)
+        watched.writable(self._near, self._client_reads if self._opened else None)
+        watched.writable(self._sock, self._send if self._sealed else None)
 
     def _close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        self._watch(set(), set())
-        self._readiness.gone(self._near, None)
+        for sock in (self._near, self._sock):
+            self._readiness.forget(sock)
         cut = "" if self._gone else self._end or ""
         self._gone = True
         self._notify()

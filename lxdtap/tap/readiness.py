@@ -31,8 +31,8 @@ Callback = Callable[[], None]
 class Readiness:
     """Calls back when sockets are ready.
 
-    A callback is for one socket and purpose; None takes it back, as must be done with all of a
-    socket's before it is closed.
+    A callback is for one socket and purpose; None takes it back. A socket must be forgotten before
+    it is closed.
 
     Args:
         loop: runs it all.
@@ -64,6 +64,11 @@ class Readiness:
                 callback()
                 return
         self._set(self._gone, sock, callback)
+
+    def forget(self, sock: socket.socket) -> None:
+        """Take all its callbacks back: it is about to be closed."""
+        for callbacks in (self._readers, self._writers, self._gone):
+            self._set(callbacks, sock, None)
 
     def close(self) -> None:
         """Give up the epoll."""

@@ -4,8 +4,9 @@ Bytes are sent on before anybody looks at them. What one side does to its half o
 connection is done to the other's: an end of sending, a full close, a refusal to read. When one
 side does not read, the other is not read from: at most one buffer waits in each direction.
 
-Plain non-blocking sockets and the loop's readiness callbacks, not asyncio's transports: those
-cannot tell a half-closed peer from one that is gone, and give no word when it goes.
+Plain non-blocking sockets and what they are ready for (:mod:`lxdtap.tap.readiness`), not asyncio's
+transports: those cannot tell a half-closed peer from one that is gone, and give no word when it
+goes.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class Link:
         if self._grace is not None:
             self._grace.cancel()
         for sock in (self._client, self._daemon):
-            self._relay.readiness.gone(sock, None)
+            self._relay.readiness.forget(sock)
             sock.close()
         self.observer.closed(self._why or "the client closed the connection")
 
@@ -152,7 +153,6 @@ class _Pipe:
         self._discarding = False
         self._ended = False  # the source's end was read
         self._held = False
-        self._reading = False
         self._listen()
 
     def hold(self, held: bool) -> None:
@@ -176,9 +176,6 @@ class _Pipe:
     def _listen(self) -> None:
         """Be told when there is something to read, or no longer."""
         wanted = not (self._held or self._ended or self.done or self._pending is not None)
-        if wanted == self._reading:
-            return
-        self._reading = wanted
         self._readiness.readable(self.source, self._readable if wanted else None)
 
     def _readable(self) -> None:

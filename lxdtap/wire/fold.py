@@ -55,7 +55,7 @@ from lxdtap.wire.events import (
 )
 from lxdtap.wire.http1 import RawHeaders
 from lxdtap.wire.websocket import close_code
-from lxdtap.wire.whole import LONGEST_HEAD, spelled
+from lxdtap.wire.whole import spelled
 
 VISIBLE_AFTER = 1_000_000_000
 """Nanoseconds after which a transaction that goes on is shown."""
@@ -63,17 +63,7 @@ _HEADS = 512
 
 
 def _headers(raw: RawHeaders) -> Headers:
-    size = sum([len(name) + len(value) for name, value in raw])
-    return _short_headers(raw) if size <= LONGEST_HEAD else _text(raw)
-
-
-def _text(raw: RawHeaders) -> Headers:
-    return tuple((decode(name), decode(value)) for name, value in raw)
-
-
-@functools.lru_cache(_HEADS)
-def _short_headers(raw: RawHeaders) -> Headers:
-    return _text(raw)  # which are much the same from message to message
+    return tuple([(decode(name), decode(value)) for name, value in raw])
 
 
 def _request_line(head: RequestHead) -> tuple[str, str, str, Headers]:

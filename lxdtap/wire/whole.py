@@ -39,24 +39,22 @@ _STATUS_LINE = b"", 0, b""
 
 def request(data: bytes) -> tuple[bytes, bytes, bytes] | None:
     """The method, head and body, if these bytes are one request and nothing else."""
-    end = data.find(_END_OF_HEAD, 0, LONGEST_HEAD) + 4
-    head = data[:end]
-    plain = _request(head) if end > 3 else None
+    head = _head(data)
+    plain = _request(head) if head else None
     if plain is None:
         return None
     method, framing = plain
-    body = data[end:] if len(data) - end == framing else _chunks(data, end, framing)
+    body = _body(data, len(head), framing)
     return None if body is None else (method, head, body)
 
 
 def response(data: bytes, method: bytes) -> tuple[bytes, bytes] | None:
     """The head and body, if these bytes are one final response to ``method`` and nothing else."""
-    end = data.find(_END_OF_HEAD, 0, LONGEST_HEAD) + 4
-    head = data[:end]
-    framing = _response(head, method == b"HEAD") if end > 3 else None
+    head = _head(data)
+    framing = _response(head, method == b"HEAD") if head else None
     if framing is None:
         return None
-    body = data[end:] if len(data) - end == framing else _chunks(data, end, framing)
+    body = _body(data, len(head), framing)
     return None if body is None else (head, body)
 
 
@@ -79,6 +77,12 @@ def spelled(message: WholeMessage) -> Iterator[RequestHead | OfExchange]:
 def parsed(head: bytes) -> http1.Head:
     """A head's parts."""
     return http1.parse_head(head)
+
+
+def _head(data: bytes) -> bytes:
+    """What may be the head; empty where there is none that is short."""
+    end = data.find(_END_OF_HEAD, 0, LONGEST_HEAD)
+    return b"" if end < 0 else data[: end + len(_END_OF_HEAD)]
 
 
 @functools.lru_cache(_HEADS)
@@ -109,11 +113,16 @@ def _plain(head: bytes) -> bool:
     return head[:1] not in b"\r\n" and http1.end_of_head(head) == len(head)
 
 
-def _chunks(data: bytes, at: int, framing: int) -> bytes | None:
-    """The body that is chunked from there on, if it is, is whole, and has no trailers."""
+def _body(data: bytes, at: int, framing: int) -> bytes | None:
+    """The body, if it is there to its last byte."""
+    if framing == http1.CHUNKED:
+        return _chunks(data, at)
+    return data[at:] if len(data) - at == framing else None
+
+
+def _chunks(data: bytes, at: int) -> bytes | None:
+    """The body that is chunked from there on, if it is whole, and has no trailers."""
     chunks: list[bytes] = []
-    if framing != http1.CHUNKED:
-        return None
     while (line := _CHUNK.match(data, at)) and len(chunks) < MOST_CHUNKS:
         begin, size = line.end(), int(line[1], 16)
         at = begin + size + 2
