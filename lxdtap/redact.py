@@ -172,7 +172,7 @@ class Redactor:
         self._clean: set[str | tuple[str, str]] = set()
         self._plain: set[str] = set()
         # Those to be found anywhere: words by their beginnings, the others by each spelling.
-        self._words: OrderedDict[str, dict[str, str]] = OrderedDict()
+        self._words: dict[str, tuple[str, ...]] = {}
         self._least = LONGEST
         self._odd: dict[str, str] = {}
         self._longest_first: list[str] = []
@@ -376,7 +376,7 @@ class Redactor:
             self._count += 1
             placeholder = self._placeholders[secret] = f"REDACTED-{self._count}"
             if len(self._placeholders) > REMEMBERED:
-                self._placeholders.popitem(last=False)
+                self._watch_no_more(self._placeholders.popitem(last=False)[0])
         self._placeholders.move_to_end(secret)
         if SHORTEST <= len(secret) <= LONGEST and (new or not self._watched(secret)):
             self._learnt += 1
@@ -396,12 +396,13 @@ class Redactor:
                 self._watch_for_odd(spelling, placeholder)
             return
         self._least = min(self._least, len(secret))
-        alike = self._words.setdefault(secret[:SHORTEST], {})
-        alike[secret] = placeholder
-        if len(alike) > ALIKE:
-            del alike[next(iter(alike))]
-        if len(self._words) > REMEMBERED:
-            self._words.popitem(last=False)
+        beginning = secret[:SHORTEST]
+        self._words[beginning] = (*self._words.get(beginning, ()), secret)[-ALIKE:]
+
+    def _watch_no_more(self, secret: str) -> None:
+        alike = self._words.pop(secret[:SHORTEST], ())
+        if left := tuple(other for other in alike if other != secret):
+            self._words[secret[:SHORTEST]] = left
 
     def _watch_for_odd(self, spelling: str, placeholder: str) -> None:
         if spelling in self._odd:
@@ -427,9 +428,9 @@ class Redactor:
         clean, done = "", 0
         for at in range(len(word) - self._least + 1):
             alike = self._words.get(word[at : at + SHORTEST])
-            if alike is not None and at >= done and word.startswith(tuple(alike), at):
+            if alike is not None and at >= done and word.startswith(alike, at):
                 found = max((s for s in alike if word.startswith(s, at)), key=len)
-                clean += word[done:at] + alike[found]
+                clean += word[done:at] + self._placeholders[found]
                 done = at + len(found)
         return clean + word[done:]
 

@@ -141,6 +141,15 @@ class Traffic:
             for actor in actors:
                 actor.join()
 
+    def fill(self, count: int) -> None:
+        """So many requests with secrets that are new: what remembers the last of them is full."""
+        with self.tally.noting("fill"), contextlib.closing(_connection(self._path)) as connection:
+            for _ in range(count):
+                self.tally.asks("fill")
+                target = f"/2.0/nonesuch?secret={os.urandom(32).hex()}"
+                connection.request("GET", _marked(target, "fill"))
+                connection.getresponse().read()
+
     def settle(self) -> None:
         """The same few requests each time, one after the other."""
         dice = random.Random(1)

@@ -437,6 +437,15 @@ def test_memory_is_bounded(kind: str) -> None:
     assert redactor.text(f"x {many[-2]} y") == f"x REDACTED-{newest - 1} y"
 
 
+def test_what_is_told_again_is_kept() -> None:
+    """Of two that begin alike the one that was told of lately is known longer."""
+    redactor = learned("eyJhbGciOiJIUzI1NiIs-1", "eyJhbGciOiJIUzI1NiIs-2")
+    others: list[Json] = [f"{n:012}-word" for n in range(redact.REMEMBERED - 1)]
+    redactor.document({"token": [*others[1:], "eyJhbGciOiJIUzI1NiIs-2", others[0]]})
+    known = redactor.text("eyJhbGciOiJIUzI1NiIs-1 eyJhbGciOiJIUzI1NiIs-2")
+    assert known == "eyJhbGciOiJIUzI1NiIs-1 REDACTED-2"
+
+
 def test_secrets_that_begin_alike() -> None:
     """Of very many that one issuer made, the newest are looked for."""
     tokens = [f"eyJhbGciOiJIUzI1NiIs{n:04}" for n in range(redact.ALIKE + 1)]
