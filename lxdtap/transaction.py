@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 Headers = tuple[tuple[str, str], ...]
@@ -322,7 +322,7 @@ class Note:
     """Something that a person should know about the tap itself, in one line."""
 
     text: str
-    at: Moment = field(default=Moment(0, 0))
+    at: Moment
 
 
 Update = Finished | Upgraded | Open | FrameSeen | BytesSeen | Note

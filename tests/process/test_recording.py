@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import pty
 import random
@@ -16,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -151,11 +153,14 @@ def test_what_was_lost_is_told_in_the_log(tmp_path: Path) -> None:
     """Where the tap could not keep what came: also where nothing is recorded."""
     here, there = socket.socketpair()
     with open(tmp_path / "log", "w") as file, here, there:
-        log = Log(file.fileno(), renderer("debug", Selection()))
+        log = Log(file.fileno(), renderer("json", Selection()))
         here.sendall(HEAD.pack(LOST, 0) + HEAD.pack(END, 0))
         here.close()
+        begun = datetime.now(UTC)
         assert Worker(log).run(there) == 0
-    assert "# lxdtap: something is missing here" in (tmp_path / "log").read_text()
+    (note,) = map(json.loads, (tmp_path / "log").read_text().splitlines())
+    assert note["text"].startswith("something is missing here")
+    assert begun <= datetime.fromisoformat(note["time"]) <= datetime.now(UTC)
 
 
 def test_the_files_are_for_their_owner_alone(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from lxdtap.transaction import (
     EMPTY,
     Body,
     Capture,
-    Note,
     Opcode,
     Request,
     Timing,
@@ -153,4 +152,3 @@ def test_little_makes_a_transaction() -> None:
         False,
     )
     assert told.request.body is EMPTY
-    assert Note("x").at == (0, 0)
