@@ -15,7 +15,7 @@ FINAL = 200
 """From this status code on an operation has ended (LXD's shared/api/status_code.go)."""
 FAILED = 400
 """From this one on it, or the call, has failed (the same file)."""
-REMEMBERED = 2_000
+REMEMBERED = 1_000
 """Operations kept in mind, and secrets of their streams; the oldest are forgotten first."""
 
 _OPERATION_PATH = re.compile(r"/1\.0/operations/([^/?]+)")

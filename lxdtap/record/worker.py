@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from lxdtap.record.output import Output, complain
 from lxdtap.record.trim import Trimmer
 from lxdtap.terminal import escape
-from lxdtap.transaction import CAPTURE, Note, Update
+from lxdtap.transaction import CAPTURE, Moment, Note, Update
 from lxdtap.wire.fold import Fold
 from lxdtap.wire.records import decode, encode
 
@@ -36,6 +36,8 @@ INCOMPLETE = 3
 """The exit status where the recording is not whole, or not saved."""
 _TICK = 0.2
 _READ = 1 << 20
+_MUCH = 4 << 20
+"""Bytes after which, when nothing comes for a while, memory that is free again is given back."""
 _PATIENCE = 5.0
 
 Render = Callable[[Update], str]
@@ -47,6 +49,41 @@ class Log:
 
     descriptor: int
     render: Render
+
+
+class _Inbox:
+    """What comes from the tap."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer, self._filled = bytearray(2 * _READ), 0
+        self._came = 0
+
+    @property
+    def much(self) -> bool:
+        """Whether so much came that memory may have been left behind."""
+        return self._came > _MUCH
+
+    def forget(self) -> None:
+        """Count from here on."""
+        self._came = 0
+
+    def read(self, take: Callable[[memoryview], int]) -> bool:
+        """Read, and hand on what there is; whether that was not the end.
+
+        Args:
+            take: says how many bytes of it were taken; the others are handed on again.
+        """
+        with memoryview(self._buffer) as view:
+            size = self._sock.recv_into(view[self._filled :])
+            taken = take(view[: self._filled + size])
+        self._came += size
+        self._filled += size - taken
+        if taken:
+            self._buffer[: self._filled] = self._buffer[taken : taken + self._filled]
+        if self._filled == len(self._buffer):  # one event that is longer
+            self._buffer += bytes(len(self._buffer))
+        return size > 0
 
 
 class Worker:
@@ -75,22 +112,16 @@ class Worker:
 
     def run(self, sock: socket.socket) -> int:
         """Work until the tap's end is closed; the exit status."""
-        buffer, filled = bytearray(2 * _READ), 0
-        ticked = time.monotonic()
+        inbox, ticked = _Inbox(sock), time.monotonic()
         while True:
             # Nobody is woken for nothing: a sidecar may stand idle for weeks.
-            waits = self._aside or self._fold.busy
+            waits = self._aside or self._fold.busy or inbox.much
             ready, _, _ = select.select([sock], [], [], _TICK if waits else None)
-            if ready:
-                with memoryview(buffer) as view:
-                    size = sock.recv_into(view[filled:])
-                    taken = self._take(view[: filled + size])
-                if not size:
-                    break
-                filled += size - taken
-                buffer[:filled] = buffer[taken : taken + filled]
-                if filled == len(buffer):  # one event that is longer
-                    buffer += bytes(len(buffer))
+            if ready and not inbox.read(self._take):
+                break
+            if not ready and inbox.much:
+                inbox.forget()
+                give_back()
             if time.monotonic() - ticked >= _TICK:
                 ticked = time.monotonic()
                 self._show(self._fold.tick(time.monotonic_ns()))
@@ -119,7 +150,7 @@ class Worker:
     def _other(self, kind: int) -> None:
         if kind == LOST:
             self._fold.forget()
-            self._show([Note("something is missing here: more came than could be taken in")])
+            self._show([_note("something is missing here: more came than could be taken in")])
             self._stop_recording("more came than could be written")
         elif kind == SAVE:
             self._save_aside()
@@ -198,7 +229,7 @@ class Worker:
             if self._left_out:
                 said = f"{self._left_out} transactions were left out: the log's reader is too slow"
                 self._left_out = 0
-                texts.append(self._text(Note(said)))
+                texts.append(self._text(_note(said)))
             texts.append(self._text(update))
         if text := "".join(texts):
             self._output.put(text)
@@ -240,6 +271,23 @@ class Worker:
             complain(
                 f"the log lacks the last {self._left_out} transactions: its reader is too slow"
             )
+
+
+def _note(text: str) -> Note:
+    return Note(text, Moment(time.monotonic_ns(), time.time_ns()))
+
+
+def give_back() -> None:
+    """Give the kernel the memory that is free again.
+
+    Where large pieces came, malloc keeps up to twice as much as the largest of them, whoever has to
+    do without it (glibc's mallopt(3), M_MMAP_THRESHOLD). Other libraries have no such function.
+    """
+    import ctypes  # it takes as long to load as all else here, and most never need it
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def work(sock: socket.socket, make: Callable[[], Worker]) -> None:

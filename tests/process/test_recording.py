@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
 import os
+import platform
 import pty
 import random
 import shutil
@@ -32,7 +34,10 @@ from lxdtap.record.link import Recorder
 from lxdtap.record.recording import prepare
 from lxdtap.record.worker import END, HEAD, LOST, Log, Worker
 from lxdtap.redact import Redactor
+from lxdtap.transaction import Direction, Moment, Update
+from lxdtap.wire.events import Opened, WholeMessage
 
+from .callers import children
 from .recording import (
     SLOW,
     SPOOL,
@@ -403,6 +408,44 @@ def fetch(path: str) -> tuple[int, str]:
             size += len(data)
             digest.update(data)
     return size, digest.hexdigest()
+
+
+def resident(pid: int) -> int:
+    """The memory that a process has now, in KiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's malloc that keeps it")
+def test_a_recorder_at_rest_gives_memory_back() -> None:
+    """Also what malloc would keep, since something above it is still in use."""
+    kept = []
+
+    def render(_: Update) -> str:
+        pieces = [b"x" * 100_000 for _ in range(300)]
+        kept.append(pieces.pop())
+        return ""
+
+    others = children(os.getpid())
+    recorder = Recorder(lambda: Worker(Log(os.open(os.devnull, os.O_WRONLY), render)))
+    (pid,) = set(children(os.getpid())) - set(others)
+    before = resident(pid)
+    asyncio.run(hear_much(recorder))
+    eventually(lambda: rss(pid) > before + 25_000)
+    eventually(lambda: resident(pid) < before + 8_000)
+    assert recorder.finish()
+
+
+async def hear_much(recorder: Recorder) -> None:
+    """Six answers of a megabyte."""
+    at, head = Moment(1, 1), b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
+    recorder.start(asyncio.get_running_loop())
+    recorder.hear(Opened(1, at, "http+unix://x", None))
+    for number in range(6):
+        request = WholeMessage(1, number, at, Direction.SENT, b"GET / HTTP/1.1\r\n\r\n", b"")
+        recorder.hear(request)
+        recorder.hear(WholeMessage(1, number, at, Direction.RECEIVED, head, bytes(1_000_000)))
+    await asyncio.sleep(1)
 
 
 @pytest.mark.timeout(SLOW)
