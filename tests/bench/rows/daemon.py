@@ -1,4 +1,8 @@
-"""A real LXD, directly and through the tap, which logs and records."""
+"""A real LXD, directly and through the tap, which logs and records.
+
+Beside it, a tap that only records, and haproxy, which tells what it costs that anything at all is
+in the middle.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ BLOCKS, REQUESTS = 5, 40
 
 def seconds(options: Options) -> float:
     """About how long it takes."""
-    return 20 + options.rounds * (2 * options.seconds + BLOCKS * REQUESTS * 0.007)
+    return 20 + options.rounds * (4 * options.seconds + BLOCKS * REQUESTS * 0.014)
 
 
 def measure(stage: Stage) -> Findings:
@@ -31,14 +35,18 @@ def measure(stage: Stage) -> Findings:
         absent = [judge(target, [], why=running) for target in (THROUGHPUT, MEDIAN)]
         return Findings(verdicts=absent)
     direct = Address(str(running.socket))
-    with peers.tap(stage, direct, logging=True, recording=True) as tap:
-        both = {peers.DIRECT: direct, peers.LOGGING: tap.address}
+    found = peers.Peers(stage, direct)
+    with contextlib.ExitStack() as stack:
+        contenders = found.choose(peers.HAPROXY, peers.RECORDING, peers.LOGGING)
+        others = {name: stack.enter_context(open_()) for name, open_ in contenders.items()}
+        addresses = {peers.DIRECT: direct} | {name: each.address for name, each in others.items()}
         for _ in stage.rounds("daemon"):
-            for name, address in both.items():
+            for name, address in addresses.items():
                 rates.add(name, load.h2load(address, seconds=stage.options.seconds).rate)
-            for name, median in _medians(both).items():
+            for name, median in _medians(addresses).items():
                 medians.add(name, median * 1e6)
-        lost = "; ".join(tap.troubles()[:1])
+        lost = "; ".join(others[peers.LOGGING].troubles()[:1])
+    rates.absent = medians.absent = found.absent
     verdicts = [
         judge(target, each.ratios(peers.LOGGING, peers.DIRECT), noise=each.spread, lost=lost)
         for target, each in ((THROUGHPUT, rates), (MEDIAN, medians))
@@ -46,10 +54,10 @@ def measure(stage: Stage) -> Findings:
     return Findings([rates, medians], verdicts)
 
 
-def _medians(both: dict[str, Address]) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in both}
+def _medians(addresses: dict[str, Address]) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in addresses}
     with contextlib.ExitStack() as stack:
-        clients = {name: stack.enter_context(load.client(each)) for name, each in both.items()}
+        clients = {name: stack.enter_context(load.client(each)) for name, each in addresses.items()}
         for _ in range(BLOCKS):
             for name, client in clients.items():
                 times[name] += [client.ask() for _ in range(REQUESTS)]
