@@ -1,7 +1,7 @@
 """A real LXD, directly and through the tap, which logs and records.
 
-Beside it, a tap that only records, and haproxy, which tells what it costs that anything at all is
-in the middle.
+Beside it, a tap that only records, haproxy and socat, which tell what it costs that anything at all
+is in the middle.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BLOCKS, REQUESTS = 5, 40
 
 def seconds(options: Options) -> float:
     """About how long it takes."""
-    return 20 + options.rounds * (4 * options.seconds + BLOCKS * REQUESTS * 0.014)
+    return 20 + options.rounds * (5 * options.seconds + BLOCKS * REQUESTS * 0.014)
 
 
 def measure(stage: Stage) -> Findings:
@@ -37,7 +37,7 @@ def measure(stage: Stage) -> Findings:
     direct = Address(str(running.socket))
     found = peers.Peers(stage, direct)
     with contextlib.ExitStack() as stack:
-        contenders = found.choose(peers.HAPROXY, peers.RECORDING, peers.LOGGING)
+        contenders = found.choose(peers.HAPROXY, peers.SOCAT, peers.RECORDING, peers.LOGGING)
         others = {name: stack.enter_context(open_()) for name, open_ in contenders.items()}
         addresses = {peers.DIRECT: direct} | {name: each.address for name, each in others.items()}
         for _ in stage.rounds("daemon"):
@@ -57,7 +57,11 @@ def measure(stage: Stage) -> Findings:
 def _medians(addresses: dict[str, Address]) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in addresses}
     with contextlib.ExitStack() as stack:
-        clients = {name: stack.enter_context(load.client(each)) for name, each in addresses.items()}
+        clients = {}
+        for name, each in addresses.items():
+            clients[name] = stack.enter_context(load.client(each))
+            # LXD accepts nobody else until it has a byte of this one (lxd/endpoints, starttls.go).
+            clients[name].ask()
         for _ in range(BLOCKS):
             for name, client in clients.items():
                 times[name] += [client.ask() for _ in range(REQUESTS)]
