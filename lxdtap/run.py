@@ -21,6 +21,7 @@ from lxdtap.record.output import open_file
 from lxdtap.stage import Setting, Stage, say
 from lxdtap.tap import child, core, listener, service
 from lxdtap.tap.identity import Connector
+from lxdtap.tap.readiness import Loop
 from lxdtap.wire.events import Event, Said
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ def _run(options: Options, environ: dict[str, str], manager: service.Manager) ->
     signals = child.Signals()
     theatre = Stage(setting, signals, manager)
     try:
-        status = asyncio.run(_tap(options, theatre, found, recorder, connector))
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            status = runner.run(_tap(options, theatre, found, recorder, connector))
     finally:
         if options.write:
             manager.tell(f"saving {options.write}", f"EXTEND_TIMEOUT_USEC={SAVING}000000")

@@ -1,8 +1,12 @@
 """What many sockets are ready for: the loop's readiness callbacks, cheaper, and one kind more.
 
-An epoll of its own that the loop watches as one descriptor. asyncio makes a handle of each event
-and runs it in a context; here it is a look into a dict and a call, and it is asked again before the
-loop's next turn. Relaying alone costs 14 µs a transaction with it, 17 with asyncio's.
+An epoll of its own. asyncio makes a handle of each event and runs it in a context; here it is a
+look into a dict and a call, and it is asked again before the loop's next turn. Relaying alone costs
+14 µs a transaction with it, 17 with asyncio's.
+
+A :class:`Loop` waits there, and looks after its own descriptors when there is something to see; any
+other loop watches the epoll as one descriptor. To a tap that is woken by a daemon that took its
+time, when nothing it needs is in the caches, the first is worth 20 µs of 110, each way.
 
 It also tells when the peer of a half-closed socket is gone altogether. A socket whose EOF has been
 read is always readable, so nobody can wait for more of it; but with an empty mask epoll still
@@ -13,9 +17,11 @@ from __future__ import annotations
 
 import asyncio
 import select
+import selectors
 import socket
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 TURN = 2_000_000
 """Nanoseconds after which the loop's other work has its turn."""
@@ -26,6 +32,29 @@ _OVER = select.EPOLLHUP | select.EPOLLERR
 """Reported whether asked for or not, and to all: reading and writing say what it is."""
 
 Callback = Callable[[], None]
+
+
+class _HasNumber(Protocol):
+    def fileno(self) -> int: ...
+
+
+class _Selector(selectors.EpollSelector):
+    """A loop's own, which comes after a :class:`Readiness`."""
+
+    after: Readiness | None = None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.after is None:
+            return super().select(timeout)
+        return super().select(0) if self.after.wait(timeout) else []
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop that waits at a :class:`Readiness`, if there is one."""
+
+    def __init__(self) -> None:
+        self.selector = _Selector()
+        super().__init__(self.selector)
 
 
 class Readiness:
@@ -45,7 +74,13 @@ class Readiness:
         self._readers: dict[int, Callback] = {}
         self._writers: dict[int, Callback] = {}
         self._gone: dict[int, Callback] = {}
-        loop.add_reader(self._epoll.fileno(), self._ready)
+        self._until = 0  # when the turn is over; 0: the loop's own descriptors are ready
+        self._leads = isinstance(loop, Loop) and loop.selector.after is None
+        if isinstance(loop, Loop) and self._leads:
+            loop.selector.after = self
+            self._set(self._readers, loop.selector, self._end_turn)
+        else:
+            loop.add_reader(self._epoll.fileno(), self.wait, 0)
 
     def readable(self, sock: socket.socket, callback: Callback | None) -> None:
         """When there is something to read, or an end, or an error."""
@@ -72,11 +107,14 @@ class Readiness:
 
     def close(self) -> None:
         """Give up the epoll."""
-        self._loop.remove_reader(self._epoll.fileno())
+        if isinstance(self._loop, Loop) and self._leads:
+            self._loop.selector.after = None
+        else:
+            self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
 
     def _set(
-        self, callbacks: dict[int, Callback], sock: socket.socket, callback: Callback | None
+        self, callbacks: dict[int, Callback], sock: _HasNumber, callback: Callback | None
     ) -> None:
         number = sock.fileno()
         if callback is not None:
@@ -99,18 +137,31 @@ class Readiness:
             self._epoll.unregister(number)
             del self._masks[number]
 
-    def _ready(self) -> None:
-        """Call back, until nothing more is ready or the turn is over."""
-        until = time.monotonic_ns() + TURN
-        while events := self._epoll.poll(0, _AT_ONCE):
+    def wait(self, seconds: float | None) -> bool:
+        """Call back, until nothing more is ready or the turn is over.
+
+        Args:
+            seconds: to wait for the first that is ready, at most; None: for as long as it takes.
+
+        Returns:
+            Whether a :class:`Loop` has something of its own.
+        """
+        events = self._epoll.poll(seconds, _AT_ONCE)
+        self._until = time.monotonic_ns() + TURN
+        while events:
             for number, what in events:
                 try:
                     self._call(number, what)
                 except Exception as error:  # noqa: BLE001 - the others' turn is not to be lost
                     told = {"message": "a socket's callback failed", "exception": error}
                     self._loop.call_exception_handler(told)
-            if time.monotonic_ns() >= until:
+            if time.monotonic_ns() >= self._until:
                 break
+            events = self._epoll.poll(0, _AT_ONCE)
+        return not self._until
+
+    def _end_turn(self) -> None:
+        self._until = 0
 
     def _call(self, number: int, what: int) -> None:
         """An event's callbacks; one of before may have taken them back."""

@@ -5,11 +5,26 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, closing
 from typing import cast
 
-from lxdtap.tap.readiness import Readiness
+import pytest
+
+from lxdtap.tap.readiness import Loop, Readiness
+
+Run = Callable[[Coroutine[None, None, None]], None]
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, Loop], ids=["any loop", "its own loop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """How a scene is played: by which event loop."""
+
+    def play(scene: Coroutine[None, None, None]) -> None:
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            runner.run(scene)
+
+    return play
 
 
 @asynccontextmanager
@@ -25,7 +40,7 @@ async def turns(seconds: float = 0.05) -> None:
     await asyncio.sleep(seconds)
 
 
-def test_what_it_is_asked_for_and_no_more() -> None:
+def test_what_it_is_asked_for_and_no_more(run: Run) -> None:
     """Something to read and room to write, each until it is taken back."""
 
     async def scene() -> None:
@@ -51,10 +66,10 @@ def test_what_it_is_asked_for_and_no_more() -> None:
             await turns()
             assert sorted(seen) == ["a", "b", "room"]
 
-    asyncio.run(scene())
+    run(scene())
 
 
-def test_a_callback_that_was_taken_back_by_another() -> None:
+def test_a_callback_that_was_taken_back_by_another(run: Run) -> None:
     """Of two sockets that are ready together, whoever is first may silence the other."""
 
     async def scene() -> None:
@@ -72,10 +87,10 @@ def test_a_callback_that_was_taken_back_by_another() -> None:
             await turns()
             assert len(called) == 1
 
-    asyncio.run(scene())
+    run(scene())
 
 
-def test_a_peer_that_is_gone() -> None:
+def test_a_peer_that_is_gone(run: Run) -> None:
     """A half-close is not that; a close is, once; one that has happened is told of at once."""
 
     async def scene() -> None:
@@ -91,7 +106,7 @@ def test_a_peer_that_is_gone() -> None:
             readiness.gone(ours, lambda: told.append("at once"))
             assert told == ["gone", "at once"]
 
-    asyncio.run(scene())
+    run(scene())
 
 
 class Counted:
@@ -102,10 +117,10 @@ class Counted:
         self._loop = asyncio.get_running_loop()
         self.remove_reader = self._loop.remove_reader
 
-    def add_reader(self, number: int, callback: Callable[[], None]) -> None:
+    def add_reader(self, number: int, callback: Callable[[int], bool], seconds: int) -> None:
         def woken() -> None:
             self.woken += 1
-            callback()
+            callback(seconds)
 
         self._loop.add_reader(number, woken)
 
@@ -125,7 +140,7 @@ def test_nobody_waits_for_a_hangup() -> None:
     asyncio.run(scene())
 
 
-def test_a_callback_that_fails() -> None:
+def test_a_callback_that_fails(run: Run) -> None:
     """The loop is told, and the others have their turn all the same."""
 
     async def scene() -> None:
@@ -148,10 +163,10 @@ def test_a_callback_that_fails() -> None:
             assert came == [b"y"]
             assert failure in told
 
-    asyncio.run(scene())
+    run(scene())
 
 
-def test_other_work_has_its_turn() -> None:
+def test_other_work_has_its_turn(run: Run) -> None:
     """Even if a socket is ready all the time."""
 
     async def scene() -> None:
@@ -170,4 +185,43 @@ def test_other_work_has_its_turn() -> None:
             assert calls > 10
             assert time.monotonic() - begun < 5
 
-    asyncio.run(scene())
+    run(scene())
+
+
+def test_two_on_one_loop(run: Run) -> None:
+    """One leads the loop; both call back, and the loop's own work is done besides."""
+
+    async def scene() -> None:
+        async with pair() as (first, ours, theirs), pair() as (second, hers, others):
+            seen: list[bytes] = []
+            first.readable(ours, lambda: seen.append(ours.recv(9)))
+            second.readable(hers, lambda: seen.append(hers.recv(9)))
+            reading, writing = socket.socketpair()
+            loop = asyncio.get_running_loop()
+            with reading, writing:
+                loop.add_reader(reading, lambda: seen.append(reading.recv(9)))
+                for sock, data in ((theirs, b"1"), (others, b"2"), (writing, b"3")):
+                    sock.send(data)
+                loop.call_later(0.01, seen.append, b"4")
+                await turns()
+                loop.remove_reader(reading)
+            assert sorted(seen) == [b"1", b"2", b"3", b"4"]
+
+    run(scene())
+
+
+def test_a_loop_without_one(run: Run) -> None:
+    """Before it begins and after it is closed, a loop works as any other."""
+
+    async def scene() -> None:
+        await turns(0.01)
+        async with pair() as (readiness, ours, theirs):
+            readiness.readable(ours, lambda: None)
+            theirs.send(b"x")
+            readiness.forget(ours)
+        begun = time.monotonic()
+        await turns(0.01)
+        assert await asyncio.to_thread(lambda: 7) == 7
+        assert time.monotonic() - begun < 5
+
+    run(scene())
