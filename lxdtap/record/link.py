@@ -25,9 +25,10 @@ STUCK = 1.0
 """Seconds without progress after which nobody is to wait for the recorder any more."""
 BLOCK = 256 << 10
 """Bytes of events that are sent at once, without waiting for more."""
-SOON = 0.002
-"""Seconds for which events wait for others. To wake the recorder for each would cost the tap as
-much as the rest of its work, and the log is read by people."""
+SOON = 0.02
+"""Seconds for which events wait for others: one frame of a film, and the log is read by people. To
+wake the recorder for each would cost the tap as much as the rest of its work, and the daemon, which
+has the next request by then, a part of its processor."""
 _TICK = 0.1
 PATIENCE = 5.0
 """Seconds without progress after which the recorder is taken to be stuck."""

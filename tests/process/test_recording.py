@@ -32,7 +32,7 @@ from lxdtap.log.render import renderer
 from lxdtap.record import spool
 from lxdtap.record.link import Recorder
 from lxdtap.record.recording import prepare
-from lxdtap.record.worker import END, HEAD, LOST, Log, Worker
+from lxdtap.record.worker import END, HEAD, LOST, Log, Worker, give_back
 from lxdtap.redact import Redactor
 from lxdtap.transaction import Direction, Moment, Update
 from lxdtap.wire.events import Opened, WholeMessage
@@ -426,6 +426,7 @@ def test_a_recorder_at_rest_gives_memory_back() -> None:
         kept.append(pieces.pop())
         return ""
 
+    give_back()  # what tests before left is inherited
     others = children(os.getpid())
     recorder = Recorder(lambda: Worker(Log(os.open(os.devnull, os.O_WRONLY), render)))
     (pid,) = set(children(os.getpid())) - set(others)
