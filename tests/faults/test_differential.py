@@ -60,6 +60,9 @@ OTHERWISE = {"STARTTLS", "STARTTLS without its line end"}
 """What only LXD and Incus understand."""
 DEADLY = {"STARTTLS without its line end"}
 """What ends LXD 5.0.2's listening, with or without a tap: its ``Accept`` fails for good."""
+EARLY = "frames before the 101"
+"""What both daemons hang up on if it is there when they answer (gorilla/websocket's server.go). In
+one write it is; in several it is if the daemon is slow, and whether it is slow is chance."""
 
 Key = tuple[str, str]
 """A case, and how it is cut."""
@@ -355,6 +358,7 @@ def test_a_real_daemon(
     """A real daemon's verdict on each case is the same, and each of its answers is recorded."""
     path = str(request.getfixturevalue(kind).socket)
     keys = [key for key in chosen(campaign, 6) if key[1] != "joined" and key[0] not in DEADLY]
+    keys = [key for key in keys if not key[0].startswith(EARLY) or key == (EARLY, "as written")]
     parts = [turns(PIECES[how](harmless(CASES[name].words))) for name, how in keys]
     with tap_before(tmp_path, path) as tap, ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda part: verdicts(tap, path, part), parts))
