@@ -49,6 +49,7 @@ The map. Arrows point at what is imported; nothing points up::
                                       terminal:
                                       the values, where daemons are, LXD's own rules, bodies,
                                       secrets, more of them, failures, safe text
+                I/O   clock           what time it is
 
 What a client sends takes this way: ``tap.relay`` sends the bytes on, and then hands a copy to
 ``wire.connection``, which makes events of it. These go to the recorder's process, which spools

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from lxdtap import stage
+from lxdtap.clock import moment
 from lxdtap.endpoint import Endpoint, HttpsEndpoint, Kind
 from lxdtap.errors import ListenError, LxdtapError
 from lxdtap.finding import Wanted, find, way
@@ -171,7 +172,7 @@ async def _tap(
             say(text, wait=0)  # traffic does not wait for whoever reads it
 
     def note(text: str) -> None:
-        hear(Said(core.moment(), text))
+        hear(Said(moment(), text))
         tell(text)
 
     tap = core.Core(way(found, note, connector), hear, loop, behind=behind, say=tell)

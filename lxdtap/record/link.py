@@ -56,7 +56,7 @@ class Recorder:
         self._filled = 0
         self._plain = True
         self._waiting: deque[bytes | memoryview] = deque()  # what the socket did not take yet
-        self._size = 0  # of both
+        self._size = 0  # of that
         self._moved = 0.0  # when the socket last took something, or had nothing to take
         self._lost = False
         self._soon = self._blocked = False  # a timer runs; the socket is full
@@ -90,7 +90,6 @@ class Recorder:
             self._plain = plain
         self._block.append(record)
         self._filled += len(record)
-        self._size += len(record)
         if self._filled >= BLOCK:
             self._flush()
         elif not self._soon:
@@ -150,7 +149,7 @@ class Recorder:
         if self._block:
             head = HEAD.pack(PLAIN if self._plain else EVENTS, self._filled)
             self._waiting += (head, b"".join(self._block))
-            self._size += len(head)
+            self._size += len(head) + self._filled
             self._block, self._filled = [], 0
 
     def _put(self, kind: int) -> None:

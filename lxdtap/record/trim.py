@@ -28,7 +28,7 @@ LIMITS: Mapping[Direction, int] = {
 }
 """Bytes kept of one body, by direction. Both directions of a tunnel may be as long as answers."""
 
-TRIMMED = (Data, FrameData, MessageEnd, Switched, Closed)
+TRIMMED = frozenset((Data, FrameData, MessageEnd, Switched, Closed))
 """The events that a :class:`Trimmer` must see; all others it passes on. What comes whole is one of
 these: one read is shorter than any of the limits."""
 

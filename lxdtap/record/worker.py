@@ -16,10 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lxdtap.clock import moment
 from lxdtap.record.output import Output, complain
 from lxdtap.record.trim import Trimmer
 from lxdtap.terminal import escape
-from lxdtap.transaction import CAPTURE, Moment, Note, Update
+from lxdtap.transaction import CAPTURE, Note, Update
 from lxdtap.wire.fold import Fold
 from lxdtap.wire.records import decode, encode
 
@@ -274,7 +275,7 @@ class Worker:
 
 
 def _note(text: str) -> Note:
-    return Note(text, Moment(time.monotonic_ns(), time.time_ns()))
+    return Note(text, moment())
 
 
 def give_back() -> None:

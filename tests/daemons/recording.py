@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lxdtap.cassette.model import Cassette, Interaction, Server
+from lxdtap.clock import moment
 from lxdtap.endpoint import Endpoint, Kind
 from lxdtap.record.collect import Collector
-from lxdtap.tap.core import Core, moment
+from lxdtap.tap.core import Core
 from lxdtap.tap.upstream import UnixUpstream
 from lxdtap.wire.events import Event
 from tests.process.replaying import Serving

@@ -11,7 +11,9 @@ from typing import cast
 
 import pytest
 
+from lxdtap.clock import moment
 from lxdtap.tap.readiness import Loop, Readiness
+from lxdtap.transaction import Moment
 
 Run = Callable[[Coroutine[None, None, None]], None]
 
@@ -162,6 +164,64 @@ def test_a_callback_that_fails(run: Run) -> None:
             await turns(0.01)
             assert came == [b"y"]
             assert failure in told
+
+    run(scene())
+
+
+def test_what_comes_afterwards(run: Run) -> None:
+    """It waits for all that are ready together, in order, unless somebody cannot wait for it."""
+
+    async def scene() -> None:
+        async with pair() as (readiness, ours, theirs):
+            told: list[str] = []
+            failure = RuntimeError("no")
+            asyncio.get_running_loop().set_exception_handler(
+                lambda _, context: told.append(repr(context["exception"]))
+            )
+
+            def fail() -> None:
+                raise failure
+
+            def heard(sock: socket.socket) -> None:
+                told.append(sock.recv(9).decode())
+                readiness.afterwards(fail)
+                readiness.afterwards(told.append, "afterwards")
+                if len(told) > 5:
+                    readiness.settle()
+
+            for sock, other in ((ours, theirs), (theirs, ours)):
+                readiness.readable(sock, lambda sock=sock: heard(sock))  # type: ignore[misc]
+                other.send(b"now")
+            await turns(0.01)
+            later = [repr(failure), "afterwards"]
+            assert told == ["now", "now", *later, *later]
+            for each in (ours, theirs):
+                each.send(b"again")
+            await turns(0.01)
+            assert told[6:] == ["again", *later, "again", *later]
+
+    run(scene())
+
+
+def test_when_they_were_ready(run: Run) -> None:
+    """One time for all that were ready together: neither before they were, nor after they are."""
+
+    async def scene() -> None:
+        async with pair() as (readiness, ours, theirs):
+            times: list[Moment] = []
+
+            def heard(sock: socket.socket) -> None:
+                sock.recv(9)
+                times.append(readiness.at)
+                time.sleep(0.01)
+
+            for sock, other in ((ours, theirs), (theirs, ours)):
+                readiness.readable(sock, lambda sock=sock: heard(sock))  # type: ignore[misc]
+                other.send(b"x")
+            sent = moment()
+            await turns(0.05)
+            assert times[0] == times[1]
+            assert sent.monotonic <= times[0].monotonic < moment().monotonic - 20_000_000
 
     run(scene())
 

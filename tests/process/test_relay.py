@@ -6,6 +6,8 @@ received, and how its connection ended, must be equal.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import os
 import socket
@@ -16,6 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from lxdtap.tap.readiness import Loop
+from lxdtap.tap.relay import Relay
+from lxdtap.transaction import Direction, Moment
 
 from .tap import (
     GET,
@@ -520,3 +526,51 @@ def test_sidecar_is_unharmed(tmp_path: Path) -> None:
                     conversation.client(sock)
             eventually(lambda: tap.descriptors == before)
             assert not tap.entries("note")
+
+
+Seen = tuple[Moment, Direction, bytes, bytes]
+
+
+class Looking:
+    """Whoever is told what passed; looks then at what the other's daemon has received."""
+
+    def __init__(self, others: socket.socket, seen: list[Seen]) -> None:
+        self.others = others
+        self.seen = seen
+
+    def passed(self, direction: Direction, data: bytes, at: Moment) -> None:
+        self.seen.append((at, direction, data, self.others.recv(9, socket.MSG_DONTWAIT)))
+
+    def ended(self, direction: Direction, at: Moment, *, cut: bool) -> None:
+        pass
+
+    def closed(self, why: str) -> None:
+        pass
+
+
+def test_all_is_sent_on_before_any_is_looked_at() -> None:
+    """Of two that ask together, the second has been sent on when the first is looked at."""
+
+    async def scene() -> list[Seen]:
+        seen: list[Seen] = []
+        relay = Relay(asyncio.get_running_loop())
+        with contextlib.ExitStack() as ending:
+            pairs = [map(ending.enter_context, socket.socketpair()) for _ in range(4)]
+            (one, client1), (daemon1, up1), (two, client2), (daemon2, up2) = pairs
+            links = [
+                relay.join(client1, up1, Looking(daemon2, seen)),
+                relay.join(client2, up2, Looking(daemon1, seen)),
+            ]
+            one.send(b"one")
+            two.send(b"two")
+            await asyncio.sleep(0.05)
+            for link in links:
+                link.stop("over")
+            relay.close()
+        return seen
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        seen = runner.run(scene())
+    both = {(Direction.SENT, b"one", b"two"), (Direction.SENT, b"two", b"one")}
+    assert {(direction, ours, others) for _, direction, ours, others in seen} == both
+    assert len({at for at, *_ in seen}) == 1

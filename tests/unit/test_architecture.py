@@ -44,6 +44,7 @@ PURE_RINGS = (
 )
 RINGS = (
     *PURE_RINGS,
+    {"clock"},
     {"cassette.files"},
     {
         *("record.output", "record.spool", "record.save", "record.worker"),
