@@ -39,12 +39,6 @@ def _asleep(pid: int) -> bool:
     return all(stat.rpartition(")")[2].split()[0] == "S" for stat in stats)
 
 
-def resident(pid: int, what: str = "VmRSS") -> int:
-    """KiB of memory that a process has; ``VmHWM``: the most that it has had."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition(f"{what}:")[2].split()[0])
-
-
 def processor(pid: int) -> float:
     """Seconds of processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

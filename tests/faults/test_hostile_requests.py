@@ -15,9 +15,10 @@ from lxdtap.log import debugformat
 from lxdtap.transaction import encode
 from tests.campaign import Campaign
 from tests.daemons.throwaway import Daemon
+from tests.process.callers import resident
 from tests.process.tap import connect, eventually, sidecar
 
-from .running import exactly, family, finish, recorded, resident
+from .running import exactly, family, finish, recorded
 from .upstreams import Connection, GoneError, serving, upstream
 
 SLOW = 60

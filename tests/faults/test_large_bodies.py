@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 from tests.campaign import Campaign
+from tests.process.callers import resident
 from tests.process.tap import answer, connect, eventually, sidecar
 
-from .running import exactly, family, recorded, resident
+from .running import exactly, family, recorded
 from .upstreams import Connection, upstream
 
 MIB = 1 << 20

@@ -20,10 +20,11 @@ import pytest
 
 from lxdtap.cassette import files
 from tests.campaign import Campaign
+from tests.process.callers import resident
 from tests.process.recording import SPOOL, SYNC, get, targets
 from tests.process.tap import Sidecar, answer, sidecar
 
-from .running import family, finish, resident
+from .running import family, finish
 from .upstreams import Connection, Upstream, upstream
 
 ANSWER = answer(SYNC, close=False)

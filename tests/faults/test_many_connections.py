@@ -14,10 +14,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from tests.campaign import Campaign
+from tests.process.callers import resident
 from tests.process.tap import Sidecar, answer, ask, eventually, sidecar
 
 from .messages import REQUESTS, SWITCHING, frames
-from .running import Spread, descriptors, exactly, family, finish, processor, resident, settled
+from .running import Spread, descriptors, exactly, family, finish, processor, settled
 from .upstreams import Connection, Upstream, upstream
 
 SLOW = 120

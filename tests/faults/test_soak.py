@@ -21,9 +21,10 @@ from lxdtap.cassette import files
 from lxdtap.cassette.model import Cassette
 from tests.campaign import Campaign
 from tests.daemons.throwaway import Daemon
+from tests.process.callers import resident
 from tests.process.tap import Sidecar, eventually, sidecar
 
-from .running import family, finish, processor, resident
+from .running import family, finish, processor
 from .traffic import Traffic
 
 SECONDS = "LXDTAP_SOAK_SECONDS"

@@ -115,6 +115,12 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in text.split()]
 
 
+def resident(pid: int, what: str = "VmRSS") -> int:
+    """KiB of memory that a process has; ``VmHWM``: the most that it has had."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition(f"{what}:")[2].split()[0])
+
+
 def is_running(pid: int) -> bool:
     """Whether a process is there, and no zombie."""
     try:

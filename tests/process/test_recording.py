@@ -37,7 +37,7 @@ from lxdtap.redact import Redactor
 from lxdtap.transaction import Direction, Moment, Update
 from lxdtap.wire.events import Opened, WholeMessage
 
-from .callers import children
+from .callers import children, resident
 from .recording import (
     SLOW,
     SPOOL,
@@ -377,12 +377,6 @@ def test_what_is_no_spool_is_not_recovered(tmp_path: Path, what: str) -> None:
 # -- what is large
 
 
-def rss(pid: int) -> int:
-    """The most memory that a process has had, in KiB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
-
-
 CHUNK = random.Random(1).randbytes(1 << 20)
 
 
@@ -410,12 +404,6 @@ def fetch(path: str) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def resident(pid: int) -> int:
-    """The memory that a process has now, in KiB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0])
-
-
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's malloc that keeps it")
 def test_a_recorder_at_rest_gives_memory_back() -> None:
     """Also what malloc would keep, since something above it is still in use."""
@@ -432,7 +420,7 @@ def test_a_recorder_at_rest_gives_memory_back() -> None:
     (pid,) = set(children(os.getpid())) - set(others)
     before = resident(pid)
     asyncio.run(hear_much(recorder))
-    eventually(lambda: rss(pid) > before + 25_000)
+    eventually(lambda: resident(pid, "VmHWM") > before + 25_000)
     eventually(lambda: resident(pid) < before + 8_000)
     assert recorder.finish()
 
@@ -455,11 +443,12 @@ def test_a_large_download(tmp_path: Path) -> None:
     size = 200 << 20
     right = hashlib.sha256(CHUNK * 200).hexdigest()
     with recording(tmp_path, script=download(size)) as (_, tap, path):
-        before = rss(tap.process.pid), rss(recorder_of(tap))
+        pids = tap.process.pid, recorder_of(tap)
+        before = [resident(pid, "VmHWM") for pid in pids]
         for _ in range(2):
             found_size, found = fetch(tap.path)
             assert (found_size, found) == (size, right)
-        after = rss(tap.process.pid), rss(recorder_of(tap))
+        after = [resident(pid, "VmHWM") for pid in pids]
         growth = [now - then for then, now in zip(before, after, strict=True)]
         assert max(growth) <= 64 << 10, growth
         tap.process.send_signal(signal.SIGTERM)
