@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -16,6 +17,11 @@ REPORT = pytest.StashKey[Report]()
 # A loaded machine is slow now and then; the timeout of each test is the bound that counts.
 settings.register_profile("lxdtap", deadline=None)
 settings.load_profile("lxdtap")
+
+# What a shell starts in the background is deaf to Ctrl-C (POSIX, 2.11 of the shell's language), and
+# so would be all that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
