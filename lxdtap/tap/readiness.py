@@ -19,6 +19,7 @@ import asyncio
 import select
 import selectors
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -113,7 +114,7 @@ class Readiness:
             self._set(callbacks, sock, None)
 
     def afterwards(self, callback: Callable[..., None], *args: object) -> None:
-        """Call this when all that are ready have been called back: they come first."""
+        """Call this when all that were found ready together have been called back, or before."""
         self._after.append((callback, args))
 
     def settle(self) -> None:
@@ -176,14 +177,14 @@ class Readiness:
                 except Exception as error:  # noqa: BLE001 - the others' turn is not to be lost
                     self._failed(error)
             self.settle()
-            self.at = moment()
-            if self.at.monotonic >= self._until:
+            if time.monotonic_ns() >= self._until:
                 break
             events = self._epoll.poll(0, _AT_ONCE)
+            self.at = moment()
         return not self._until
 
     def _failed(self, error: Exception) -> None:
-        told = {"message": "a socket's callback failed", "exception": error}
+        told = {"message": "a callback of a socket's failed", "exception": error}
         self._loop.call_exception_handler(told)
 
     def _end_turn(self) -> None:

@@ -1,8 +1,8 @@
 """The relay: two connected sockets made one, byte for byte, each way on its own.
 
 Bytes are sent on before anybody looks at them, and all that came together before any of it is
-looked at: nobody waits for that, and whoever gets them has more to do each time it wakes. Eight
-connections get 10 % more requests through by that.
+looked at, unless it is large or somebody's end: nobody waits for that, and whoever gets them has
+more to do each time it wakes. Eight connections get 10 % more requests through by that.
 
 What one side does to its half of the connection is done to the other's: an end of sending, a full
 close, a refusal to read. When one side does not read, the other is not read from: at most one
@@ -26,8 +26,8 @@ from lxdtap.transaction import Direction, Moment
 
 BUFFER = 256 << 10
 """Bytes read at once. The kernel's own default for a unix socket is 208 KiB."""
-MUCH = 64 << 10
-"""Bytes that are looked at before others' are sent on, lest too many are held."""
+LARGE = 64 << 10
+"""Bytes of one read that are looked at before others' are sent on: so 4 MiB wait, at most."""
 GRACE = 0.5
 """Seconds for which the daemon is still listened to when the client is gone.
 
@@ -39,7 +39,7 @@ class Observer(Protocol):
     """Whoever is told what passed, after it has."""
 
     def passed(self, direction: Direction, data: bytes, at: Moment) -> None:
-        """These bytes came, at that time, and were sent on."""
+        """These bytes came, found at that time, and were sent on as far as they could be."""
 
     def ended(self, direction: Direction, at: Moment, *, cut: bool) -> None:
         """No more will come in this direction: its sender said so, or was cut off."""
@@ -199,14 +199,15 @@ class _Pipe:
             self._end(cut=False)
             return
         data = self._buffer[:size]
-        sent = size if self._discarding else self._send(data)
         kept = bytes(data)
+        # Before it is sent on, because where that fails the end is told of at once.
+        self._readiness.afterwards(self._passed, self.direction, kept, self._readiness.at)
+        sent = size if self._discarding else self._send(data)
         if sent < size and not self._discarding:
             self._pending = memoryview(kept)[sent:]
             self._listen()
             self._readiness.writable(self._target, self._writable)
-        self._readiness.afterwards(self._passed, self.direction, kept, self._readiness.at)
-        if size >= MUCH:
+        if size >= LARGE:
             self._readiness.settle()
 
     def _end(self, *, cut: bool) -> None:

@@ -108,7 +108,7 @@ def _decode_many(block: bytes | memoryview) -> list[Event]:
 
 
 def _event(number: int, *fields: Any) -> Event:  # noqa: ANN401 - hostile, maybe
-    if number == _WHOLE and (message := _whole(fields)):
+    if type(number) is int and number == _WHOLE and (message := _whole(fields)):
         return message
     kind: Callable[..., Event] = KINDS[number]
     checks = _CHECKS[number]

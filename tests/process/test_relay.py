@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from lxdtap.clock import moment
 from lxdtap.tap.readiness import Loop
 from lxdtap.tap.relay import Relay
 from lxdtap.transaction import Direction, Moment
@@ -574,3 +575,44 @@ def test_all_is_sent_on_before_any_is_looked_at() -> None:
     both = {(Direction.SENT, b"one", b"two"), (Direction.SENT, b"two", b"one")}
     assert {(direction, ours, others) for _, direction, ours, others in seen} == both
     assert len({at for at, *_ in seen}) == 1
+
+
+class Listing:
+    """Whoever is told, and lists it."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def passed(self, direction: Direction, data: bytes, at: Moment) -> None:
+        self.told.append((direction, data, at <= moment()))
+
+    def ended(self, direction: Direction, at: Moment, *, cut: bool) -> None:
+        self.told.append((direction, cut, at <= moment()))
+
+    def closed(self, why: str) -> None:
+        self.told.append(why)
+
+
+def test_the_end_is_told_last() -> None:
+    """Also of what came when the daemon, which had ended its sending, was gone altogether."""
+
+    async def scene() -> list[object]:
+        relay, listing = Relay(asyncio.get_running_loop()), Listing()
+        client, ours = socket.socketpair()
+        daemon, up = socket.socketpair()
+        with client, daemon:
+            relay.join(ours, up, listing)
+            daemon.shutdown(socket.SHUT_WR)
+            await asyncio.sleep(0.02)
+            client.send(b"to nobody")
+            daemon.close()
+            await asyncio.sleep(0.02)
+        relay.close()
+        return listing.told
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        assert runner.run(scene()) == [
+            (Direction.RECEIVED, False, True),
+            (Direction.SENT, b"to nobody", True),
+            "the daemon closed the connection",
+        ]

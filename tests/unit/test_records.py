@@ -112,6 +112,7 @@ def test_any_bytes_are_an_event_or_none(raw: bytes) -> None:
         (8, 1, 1, (1, 2), True, (77, (0, b"", ""), True)),
         (0, 1, (1, 2), "base", (1, 2)),
         (5, 1, 1, (1, 2), True, ((b"a", "b"),)),
+        (14.0, 1, 1, (1, 2), True, b"", b""),
         (14, True, 1, (1, 2), True, b"", b""),
         (14, 1, "1", (1, 2), True, b"", b""),
         (14, 1, 1, (1.0, 2), True, b"", b""),
