@@ -14,8 +14,8 @@ from collections.abc import Callable
 from lxdtap.record.output import complain
 from lxdtap.record.trim import TRIMMED
 from lxdtap.record.worker import DROP, END, EVENTS, HEAD, LOST, PLAIN, SAVE, Worker, work
-from lxdtap.wire.events import Data, Event
-from lxdtap.wire.records import LARGE, encode, encode_large
+from lxdtap.wire.events import Event
+from lxdtap.wire.records import parts
 
 WAITING = 32 << 20
 """Bytes of events that may wait for the recorder before they are lost."""
@@ -25,6 +25,8 @@ STUCK = 1.0
 """Seconds without progress after which nobody is to wait for the recorder any more."""
 BLOCK = 256 << 10
 """Bytes of events that are sent at once, without waiting for more."""
+LARGE = 64 << 10
+"""Bytes from which on a copy is worth to be spared."""
 SOON = 0.02
 """Seconds for which events wait for others: one frame of a film, and the log is read by people. To
 wake the recorder for each would cost the tap as much as the rest of its work, and the daemon, which
@@ -81,15 +83,16 @@ class Recorder:
         if self._lost:
             self._lost = False
             self._put(LOST)
-        if type(event) is Data and len(event.data) >= LARGE:
-            self._add_large(event)
-            return
-        record, plain = encode(event), type(event) not in TRIMMED
+        record, data = parts(event)
+        plain = type(event) not in TRIMMED
         if plain is not self._plain:
             self._close_block()
             self._plain = plain
-        self._block.append(record)
-        self._filled += len(record)
+        if len(data) >= LARGE:
+            self._add_large(record, data)
+            return
+        self._block += (record, data)
+        self._filled += len(record) + len(data)
         if self._filled >= BLOCK:
             self._flush()
         elif not self._soon:
@@ -136,12 +139,11 @@ class Recorder:
 
     # -- sending
 
-    def _add_large(self, event: Data) -> None:
+    def _add_large(self, record: bytes, data: bytes) -> None:
         """Make it a block of its own, without a copy of what it holds."""
         self._close_block()
-        parts = encode_large(event)
-        size = sum(map(len, parts))
-        self._waiting += (HEAD.pack(EVENTS, size), *parts)
+        size = len(record) + len(data)
+        self._waiting += (HEAD.pack(PLAIN if self._plain else EVENTS, size), record, data)
         self._size += HEAD.size + size
         self._flush()
 

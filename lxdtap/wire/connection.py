@@ -89,7 +89,21 @@ class Wire:
         """Take bytes that passed, if they are one whole message; None: they are not, feed them."""
         if not self._between:
             return None
-        return self._asks(data, at) if direction is Direction.SENT else self._answers(data, at)
+        if direction is Direction.RECEIVED:
+            answer = whole.response(data, self._due[0].method) if self._due else None
+            if answer is None:
+                return None
+            exchange, (head_size, told) = self._due.popleft().exchange, answer
+        else:
+            question = whole.request(data)
+            if question is None or (not self._exchanges and data.startswith(STARTTLS)):
+                return None
+            method, head_size, told = question
+            exchange = self._exchanges
+            self._exchanges += 1
+            self._due.append(_Asked(exchange, method, upgrade=False))
+            self._requests.forgive(method)
+        return WholeMessage(self._connection, exchange, at, direction, head_size, told)
 
     def feed(self, direction: Direction, data: bytes, at: Moment) -> Iterator[Event]:
         """Take bytes that passed in one direction."""
@@ -130,30 +144,6 @@ class Wire:
 
     def _reader(self, direction: Direction) -> http1.Reader:
         return self._requests if direction is Direction.SENT else self._responses
-
-    # -- HTTP, whole
-
-    def _asks(self, data: bytes, at: Moment) -> WholeMessage | None:
-        if not self._exchanges and data.startswith(STARTTLS):
-            return None
-        found = whole.request(data)
-        if found is None:
-            return None
-        method, head, body = found
-        exchange = self._exchanges
-        self._exchanges += 1
-        self._due.append(_Asked(exchange, method, upgrade=False))
-        self._requests.forgive(method)
-        return WholeMessage(self._connection, exchange, at, Direction.SENT, head, body)
-
-    def _answers(self, data: bytes, at: Moment) -> WholeMessage | None:
-        if not self._due:
-            return None
-        found = whole.response(data, self._due[0].method)
-        if found is None:
-            return None
-        exchange = self._due.popleft().exchange
-        return WholeMessage(self._connection, exchange, at, Direction.RECEIVED, *found)
 
     # -- HTTP, piece by piece
 

@@ -101,17 +101,28 @@ class MessageEnd(NamedTuple):
 
 
 class WholeMessage(NamedTuple):
-    """A request or a response that came at once: its head as it was sent, its body without chunks.
+    """A request or a response that came at once.
 
-    It stands for a head, data and an end (:func:`lxdtap.wire.whole.spelled`).
+    ``data`` is its head as it was sent, ``head_size`` bytes of it, and its body without chunks. It
+    stands for a head, data and an end (:func:`lxdtap.wire.whole.spelled`).
     """
 
     connection: int
     exchange: int
     at: Moment
     direction: Direction
-    head: bytes
-    body: bytes
+    head_size: int
+    data: bytes
+
+    @property
+    def head(self) -> bytes:
+        """All before the body."""
+        return self.data[: self.head_size]
+
+    @property
+    def body(self) -> bytes:
+        """The body; empty where there is none."""
+        return self.data[self.head_size :]
 
 
 class Garbled(NamedTuple):

@@ -74,10 +74,14 @@ def _status_line(head: ResponseHead) -> tuple[int, str, str, Headers]:
     return head.status, decode(head.reason), decode(head.version), _headers(head.headers)
 
 
+def _alone(head: bytes, direction: Direction) -> WholeMessage:
+    return WholeMessage(0, 0, Moment(0, 0), direction, len(head), head)
+
+
 @functools.lru_cache(_HEADS)
 def _asked(head: bytes) -> tuple[str, str, str, Headers]:
     """The beginning of the :class:`Request` with this head."""
-    told = next(spelled(WholeMessage(0, 0, Moment(0, 0), Direction.SENT, head, b"")))
+    told = next(spelled(_alone(head, Direction.SENT)))
     assert isinstance(told, RequestHead)
     return _request_line(told)
 
@@ -85,7 +89,7 @@ def _asked(head: bytes) -> tuple[str, str, str, Headers]:
 @functools.lru_cache(_HEADS)
 def _answered(head: bytes) -> tuple[int, str, str, Headers]:
     """The beginning of the :class:`Response` with this head."""
-    told = next(spelled(WholeMessage(0, 0, Moment(0, 0), Direction.RECEIVED, head, b"")))
+    told = next(spelled(_alone(head, Direction.RECEIVED)))
     assert isinstance(told, ResponseHead)
     return _status_line(told)
 
@@ -240,7 +244,8 @@ class Fold:
             connection.exchanges[event.exchange] = _Waiting(self.count, event)
             return []
         waiting = connection.exchanges[event.exchange]
-        if not isinstance(waiting, _Waiting) or _answered(event.head)[0] < 200:
+        answered = _answered(event.head)
+        if not isinstance(waiting, _Waiting) or answered[0] < 200:
             return [update for each in spelled(event) for update in self.add(each)]
         del connection.exchanges[event.exchange]
         asked, begun, ended = waiting.request, waiting.request.at, event.at.monotonic
@@ -249,7 +254,7 @@ class Fold:
             connection.base,
             Request(*_asked(asked.head), self._body(asked.body)),
             Timing(begun.wall, begun.monotonic, begun.monotonic, ended, ended),
-            Response(*_answered(event.head), self._body(event.body)),
+            Response(*answered, self._body(event.body)),
             peer=connection.peer,
             connection=event.connection,
             own=connection.own,

@@ -1,13 +1,13 @@
 """Events as bytes and back: how they go from process to process, and into a spool.
 
-Each is one MessagePack array: a number for its kind, then its fields in order. Those that come
-together follow each other: a block. Whoever reads one need not trust it: :func:`decode` makes
-events of any bytes, or says that they are none.
+Each is a number for its kind, a length, and its fields in order: as one MessagePack array, or, of
+those that carry what passed, as numbers of a fixed size and then the bytes themselves, which cost
+the tap least. Those that come together follow each other: a block. Whoever reads one need not trust
+it: :func:`decode` makes events of any bytes, or says that they are none.
 """
 
 from __future__ import annotations
 
-import contextlib
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -37,24 +37,21 @@ KINDS: tuple[type[Event], ...] = (
 )
 """What the numbers mean. They are in files: new ones go to the end, none is taken again."""
 
-LARGE = 64 << 10
-"""Bytes from which on a copy is worth to be spared."""
-
 _NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
-_WHOLE = _NUMBERS[WholeMessage]
-_TYPES_OF_WHOLE = (int, int, int, int, bool, bytes, bytes)
+_DATA, _WHOLE = _NUMBERS[Data], _NUMBERS[WholeMessage]
+_HEAD = struct.Struct("<BI")
+"""Before each: the number of its kind, and how many bytes follow."""
+_OF_DATA = struct.Struct("<4q?")
+"""Before data: connection, exchange, when it came by both clocks, whether it was sent."""
+_OF_WHOLE = struct.Struct("<4q?I")
+"""Before a whole message: the same, and how many bytes of it are its head."""
+_whole, _SIZE_OF_WHOLE = struct.Struct(_HEAD.format + _OF_WHOLE.format[1:]).pack, _OF_WHOLE.size
 _OPTIONS: dict[str, Any] = {"use_bin_type": True, "unicode_errors": "surrogateescape"}
 _READING: dict[str, Any] = {
     "use_list": False,
     "unicode_errors": "surrogateescape",
     "strict_map_key": True,
 }
-_NO_BYTES = msgpack.packb(b"")
-_BIN_32 = 0xC6
-_BYTES = struct.Struct(">BI")
-"""What stands before up to 4 GiB of bytes (MessagePack's specification, bin 32)."""
-_pack = msgpack.Packer(**_OPTIONS).pack
-"""For all threads: nothing of Python's runs while it packs values of these types."""
 
 
 class UnreadableRecordError(ValueError):
@@ -63,22 +60,23 @@ class UnreadableRecordError(ValueError):
 
 def encode(event: Event) -> bytes:
     """An event as bytes."""
-    packed: bytes
-    if type(event) is WholeMessage:  # most events are: half the time for these
-        connection, exchange, at, direction, head, body = event
-        sent = direction is Direction.SENT
-        packed = _pack((_WHOLE, connection, exchange, at, sent, head, body))
-    else:
-        fields = (_NUMBERS[type(event)], *event)
-        packed = msgpack.packb(fields, default=_plain, **_OPTIONS)
-    return packed
+    return b"".join(parts(event))
 
 
-def encode_large(event: Data) -> tuple[bytes, bytes]:
-    """The same in two parts, the second of which is the data itself and not a copy."""
-    data = event.data
-    packed = encode(event._replace(data=b""))
-    return packed.removesuffix(_NO_BYTES) + _BYTES.pack(_BIN_32, len(data)), data
+def parts(event: Event) -> tuple[bytes, bytes]:
+    """The same in two parts, the second of which is what passed, not a copy of it."""
+    if type(event) is WholeMessage:  # as most are
+        number, exchange, (monotonic, wall), direction, head_size, data = event
+        sent, size = direction is Direction.SENT, _SIZE_OF_WHOLE + len(data)
+        head = _whole(_WHOLE, size, number, exchange, monotonic, wall, sent, head_size)
+        return head, data
+    if type(event) is Data:
+        number, exchange, (monotonic, wall), direction, data = event
+        sent, size = direction is Direction.SENT, _OF_DATA.size + len(data)
+        head = _HEAD.pack(_DATA, size) + _OF_DATA.pack(number, exchange, monotonic, wall, sent)
+        return head, data
+    fields: bytes = msgpack.packb(tuple(event), default=_plain, **_OPTIONS)
+    return _HEAD.pack(_NUMBERS[type(event)], len(fields)) + fields, b""
 
 
 def decode(block: bytes | memoryview) -> list[Event]:
@@ -87,44 +85,39 @@ def decode(block: bytes | memoryview) -> list[Event]:
     Raises:
         UnreadableRecordError: they are none, or have something else among them.
     """
+    events, view, at = [], memoryview(block), 0
     try:
-        if len(block) >= LARGE:  # of one event then, most likely
-            with contextlib.suppress(msgpack.ExtraData):
-                return [_event(*msgpack.unpackb(block, **_READING))]
-        return _decode_many(block)
+        while at < len(view):
+            kind, size = _HEAD.unpack_from(view, at)
+            at += _HEAD.size + size
+            events.append(_event(kind, view[at - size : at], size))
     except UnreadableRecordError:
         raise
     except Exception as error:
         raise UnreadableRecordError(f"no record of an event: {error!r}") from error
-
-
-def _decode_many(block: bytes | memoryview) -> list[Event]:
-    unpacker = msgpack.Unpacker(max_buffer_size=max(len(block), 1), **_READING)
-    unpacker.feed(block)
-    events = [_event(*fields) for fields in unpacker]
-    if not events or unpacker.tell() < len(block):
-        raise UnreadableRecordError("no record of an event: it ends too early")
+    if not events:
+        raise UnreadableRecordError("no record of an event: it is empty")
     return events
 
 
-def _event(number: int, *fields: Any) -> Event:  # noqa: ANN401 - hostile, maybe
-    if type(number) is int and number == _WHOLE and (message := _whole(fields)):
-        return message
-    kind: Callable[..., Event] = KINDS[number]
-    checks = _CHECKS[number]
-    if len(fields) != len(checks):
-        raise UnreadableRecordError(f"{KINDS[number].__name__} with {len(fields)} fields")
-    return kind(*[check(value) for check, value in zip(checks, fields, strict=True)])
-
-
-def _whole(fields: tuple[Any, ...]) -> WholeMessage | None:
-    """A whole message in half the time, since most events are these; None: a check failed."""
-    connection, exchange, (monotonic, wall), sent, head, body = fields
-    parts = connection, exchange, monotonic, wall, sent, head, body
-    if tuple(map(type, parts)) != _TYPES_OF_WHOLE:
-        return None
-    at, way = Moment(monotonic, wall), Direction.SENT if sent else Direction.RECEIVED
-    return WholeMessage(connection, exchange, at, way, head, body)
+def _event(kind: int, record: memoryview, size: int) -> Event:
+    if len(record) < size:
+        raise UnreadableRecordError("no record of an event: it ends too early")
+    if kind == _WHOLE:
+        number, exchange, monotonic, wall, sent, head_size = _OF_WHOLE.unpack_from(record)
+        data = bytes(record[_OF_WHOLE.size :])
+        if head_size > len(data):
+            raise UnreadableRecordError("a message that is shorter than its head")
+        at, way = Moment(monotonic, wall), Direction.SENT if sent else Direction.RECEIVED
+        return WholeMessage(number, exchange, at, way, head_size, data)
+    if kind == _DATA:
+        number, exchange, monotonic, wall, sent = _OF_DATA.unpack_from(record)
+        data = bytes(record[_OF_DATA.size :])
+        at, way = Moment(monotonic, wall), Direction.SENT if sent else Direction.RECEIVED
+        return Data(number, exchange, at, way, data)
+    made: Callable[..., Event] = KINDS[kind]
+    fields = msgpack.unpackb(record, **_READING)
+    return made(*[check(value) for check, value in zip(_CHECKS[kind], fields, strict=True)])
 
 
 def _plain(value: object) -> Any:  # noqa: ANN401 - what MessagePack knows
@@ -197,9 +190,6 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "status": _integer,
     "headers": _headers,
     "trailers": _headers,
-    "data": _is(bytes),
-    "head": _is(bytes),
-    "body": _is(bytes),
     "size": _integer,
     "sha256": _is(str),
     "direction": _direction,
@@ -208,4 +198,8 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "doing": _is(str),
     "why": _is(str),
 }
-_CHECKS = [[_FIELDS[name] for name in kind._fields] for kind in KINDS]
+_CHECKS = {
+    number: [_FIELDS[name] for name in kind._fields]
+    for kind, number in _NUMBERS.items()
+    if number not in (_DATA, _WHOLE)
+}

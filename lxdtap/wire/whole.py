@@ -37,31 +37,41 @@ _REQUEST_LINE = b"?", b"", b""
 _STATUS_LINE = b"", 0, b""
 
 
-def request(data: bytes) -> tuple[bytes, bytes, bytes] | None:
-    """The method, head and body, if these bytes are one request and nothing else."""
-    head = _head(data)
-    plain = _request(head) if head else None
+def request(data: bytes) -> tuple[bytes, int, bytes] | None:
+    """Whether these bytes are one request and nothing else.
+
+    Returns:
+        Its method, the size of its head, and the bytes without chunks; None: they are not.
+    """
+    # Where no head ends, these are three bytes, which are none.
+    size = data.find(_END_OF_HEAD, 0, LONGEST_HEAD) + len(_END_OF_HEAD)
+    plain = _request(data[:size])
     if plain is None:
         return None
     method, framing = plain
-    body = _body(data, len(head), framing)
-    return None if body is None else (method, head, body)
+    whole = data if len(data) - size == framing else _joined(data, size, framing)
+    return None if whole is None else (method, size, whole)
 
 
-def response(data: bytes, method: bytes) -> tuple[bytes, bytes] | None:
-    """The head and body, if these bytes are one final response to ``method`` and nothing else."""
-    head = _head(data)
-    framing = _response(head, method == b"HEAD") if head else None
+def response(data: bytes, method: bytes) -> tuple[int, bytes] | None:
+    """Whether these bytes are one final response to ``method`` and nothing else.
+
+    Returns:
+        The size of its head, and the bytes without chunks; None: they are not.
+    """
+    size = data.find(_END_OF_HEAD, 0, LONGEST_HEAD) + len(_END_OF_HEAD)
+    framing = _response(data[:size], method == b"HEAD")
     if framing is None:
         return None
-    body = _body(data, len(head), framing)
-    return None if body is None else (head, body)
+    whole = data if len(data) - size == framing else _joined(data, size, framing)
+    return None if whole is None else (size, whole)
 
 
 def spelled(message: WholeMessage) -> Iterator[RequestHead | OfExchange]:
     """The same message as the events that would have told of it one by one."""
-    connection, exchange, at, direction, head, body = message
-    start, headers, _ = parsed(head)
+    connection, exchange, at, direction, *_ = message
+    body = message.body
+    start, headers, _ = parsed(message.head)
     if direction is Direction.SENT:
         line = http1.request_line(start) or _REQUEST_LINE
         yield RequestHead(connection, exchange, at, *line, headers)
@@ -77,12 +87,6 @@ def spelled(message: WholeMessage) -> Iterator[RequestHead | OfExchange]:
 def parsed(head: bytes) -> http1.Head:
     """A head's parts."""
     return http1.parse_head(head)
-
-
-def _head(data: bytes) -> bytes:
-    """What may be the head; empty where there is none that is short."""
-    end = data.find(_END_OF_HEAD, 0, LONGEST_HEAD)
-    return b"" if end < 0 else data[: end + len(_END_OF_HEAD)]
 
 
 @functools.lru_cache(_HEADS)
@@ -113,17 +117,12 @@ def _plain(head: bytes) -> bool:
     return head[:1] not in b"\r\n" and http1.end_of_head(head) == len(head)
 
 
-def _body(data: bytes, at: int, framing: int) -> bytes | None:
-    """The body, if it is there to its last byte."""
-    if framing == http1.CHUNKED:
-        return _chunks(data, at)
-    return data[at:] if len(data) - at == framing else None
-
-
-def _chunks(data: bytes, at: int) -> bytes | None:
-    """The body that is chunked from there on, if it is whole, and has no trailers."""
-    chunks: list[bytes] = []
-    while (line := _CHUNK.match(data, at)) and len(chunks) < MOST_CHUNKS:
+def _joined(data: bytes, at: int, framing: int) -> bytes | None:
+    """The bytes without chunks, if their body is chunked from there on, whole, without trailers."""
+    if framing != http1.CHUNKED:
+        return None
+    chunks = [data[:at]]
+    while (line := _CHUNK.match(data, at)) and len(chunks) <= MOST_CHUNKS:
         begin, size = line.end(), int(line[1], 16)
         at = begin + size + 2
         if data[at - 2 : at] != b"\r\n":

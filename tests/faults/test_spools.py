@@ -19,7 +19,7 @@ from lxdtap.errors import SpoolError
 from lxdtap.record import spool
 from lxdtap.record.collect import Collector
 from lxdtap.transaction import Moment
-from lxdtap.wire.events import Event
+from lxdtap.wire.events import Event, WholeMessage
 from lxdtap.wire.records import UnreadableRecordError, decode, encode
 from tests.campaign import Campaign
 from tests.process.recording import SPOOL, SYNC, get, recorder_of, recover, targets
@@ -230,6 +230,9 @@ def altered(draw: st.DrawFn, event: Event) -> Event:
         for name, value in event._asdict().items()
         if type(value) in FIELDS and draw(st.booleans())
     }
+    if isinstance(event, WholeMessage):
+        size = len(changed.get("data", event.data))
+        changed["head_size"] = draw(st.integers(0, size) | st.just(min(event.head_size, size)))
     if draw(st.integers(0, 9)) == 0:
         changed["at"] = Moment(draw(NUMBERS), draw(NUMBERS))
     (read,) = decode(encode(event._replace(**changed)))

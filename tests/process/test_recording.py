@@ -425,15 +425,19 @@ def test_a_recorder_at_rest_gives_memory_back() -> None:
     assert recorder.finish()
 
 
+ASKED = b"GET / HTTP/1.1\r\n\r\n"
+
+
 async def hear_much(recorder: Recorder) -> None:
     """Six answers of a megabyte."""
     at, head = Moment(1, 1), b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
     recorder.start(asyncio.get_running_loop())
     recorder.hear(Opened(1, at, "http+unix://x", None))
     for number in range(6):
-        request = WholeMessage(1, number, at, Direction.SENT, b"GET / HTTP/1.1\r\n\r\n", b"")
+        request = WholeMessage(1, number, at, Direction.SENT, len(ASKED), ASKED)
         recorder.hear(request)
-        recorder.hear(WholeMessage(1, number, at, Direction.RECEIVED, head, bytes(1_000_000)))
+        answer = head + bytes(1_000_000)
+        recorder.hear(WholeMessage(1, number, at, Direction.RECEIVED, len(head), answer))
     await asyncio.sleep(1)
 
 

@@ -322,7 +322,7 @@ def test_a_whole_message_is_what_it_stands_for(
             due.append(number)
         heads, body = exchanges[number]
         at = Moment(step * SECOND, step)
-        whole = WholeMessage(1, number, at, direction, heads[answer], body)
+        whole = WholeMessage(1, number, at, direction, len(heads[answer]), heads[answer] + body)
         told = folds[0].add(whole), [u for each in spelled(whole) for u in folds[1].add(each)]
         if step in ticks:
             for fold, updates in zip(folds, told, strict=True):
