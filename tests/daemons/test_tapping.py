@@ -84,6 +84,31 @@ def test_a_status_of_the_taps_own_is_found(whole: Tapped) -> None:
         hold_the_laws(whole, replace(whole, status=1))
 
 
+POLLER = """
+from threading import Thread
+from ws4py.manager import EPollPoller
+poller = EPollPoller()
+poller.release()
+Thread(target=poller.unregister, args=(0,), name="{name}").start()
+"""
+
+
+def poller_fault(thread: str) -> str:
+    """What Python says where this thread comes to a poller of pylxd's that is closed."""
+    script = POLLER.format(name=thread)
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stderr
+    assert "closed epoll" in said
+    return said
+
+
+def test_a_fault_of_pylxds_own_is_none(whole: Tapped) -> None:
+    """It has it without a tap too, now and then; what any other thread says is a difference."""
+    direct = replace(whole, stderr="oops\n")
+    hold_the_laws(direct, replace(whole, stderr=poller_fault("WebSocketManager") + "oops\n"))
+    with pytest.raises(NoticedError, match="stderr differs"):
+        hold_the_laws(direct, replace(whole, stderr=poller_fault("Another") + "oops\n"))
+
+
 def test_another_state_is_found(whole: Tapped) -> None:
     """The second law. No whim excuses that."""
     with pytest.raises(AssertionError, match="state differs") as found:
