@@ -110,9 +110,8 @@ def document(data: bytes) -> Document | None:
     indentation would make it many times as long (:data:`BROADEST`).
     """
     brackets = data.count(b"[") + data.count(b"{")
-    lines = brackets + data.count(b",")
-    if brackets > DEEPEST or lines > BROADEST // DEEPEST:
-        depth = _depth(data)
+    if brackets > DEEPEST or len(data) > BROADEST // DEEPEST:  # there are more bytes than lines
+        depth, lines = _depth(data), brackets + data.count(b",")
         if depth > DEEPEST or depth * lines > BROADEST:
             return None
     try:

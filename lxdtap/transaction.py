@@ -1,6 +1,6 @@
 """The values that everything else speaks of: a transaction and its parts.
 
-All are frozen: what the log was given cannot change under it. Text from the wire is
+None of them changes: what the log was given stays as it was. Text from the wire is
 ``str`` decoded by :func:`decode`, which loses nothing: :func:`encode` gives the bytes back.
 Times are in nanoseconds: ``monotonic`` ones for durations, ``wall`` ones (Unix time) for display.
 """
@@ -59,8 +59,7 @@ class Peer(NamedTuple):
     """The supplementary ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """A payload as it was carried, without the framing of chunks.
 
     ``captured`` is its beginning, ``size`` the count of all its bytes. ``digest`` is the SHA-256
@@ -129,8 +128,7 @@ class Capture:
         return Body(self.size, bytes(self._kept), known)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What the client asked.
 
     ``target`` is as sent, usually ``/1.0/…`` with its query. ``garbled`` says why the request
@@ -154,8 +152,7 @@ class Request:
         return path
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """What the daemon answered. ``interim`` holds the 1xx statuses that came first."""
 
     status: int
@@ -183,8 +180,7 @@ class Opcode(enum.IntEnum):
         return self >= Opcode.CLOSE
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One websocket frame, unmasked and decompressed; more fragments follow where not ``final``."""
 
     opcode: Opcode
@@ -205,8 +201,7 @@ class Count(NamedTuple):
 NOTHING = Count()
 
 
-@dataclass(frozen=True, slots=True)
-class Tunnel:
+class Tunnel(NamedTuple):
     """A connection that stopped being HTTP: ``websocket``, ``sftp``, ``tls`` or ``opaque``.
 
     ``opaque`` is one whose bytes could not be followed; ``reason`` then says why.
@@ -222,8 +217,7 @@ class Tunnel:
     ended: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """When things happened; monotonic nanoseconds, but for ``wall``. None: not until now."""
 
     wall: int
@@ -243,8 +237,7 @@ class Timing:
         return None if self.answered is None else max(0, self.answered - self.begun) / 1e9
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(NamedTuple):
     """One request and all that came of it.
 
     ``number`` counts from 1 in the order in which requests began. ``base`` is the daemon's own

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lxdtap import content, lxd
 from lxdtap.cassette.model import Interaction, Piece
@@ -95,19 +95,19 @@ class Cleaner:
         ]
         clean.sort(key=lambda numbered: numbered[0])
         pieces = tuple(piece for _, piece in clean)
-        return replace(
-            interaction, transaction=self._transaction(interaction.transaction), pieces=pieces
+        return interaction._replace(
+            transaction=self._transaction(interaction.transaction), pieces=pieces
         )
 
     def _message(self, message: _Message, *, data: bool) -> _Message:
         """A message's pieces; where something was taken out of it, it is one piece."""
         if data:
-            return [(at, replace(p, payload=self._data(p.payload))) for at, p in message]
+            return [(at, p._replace(payload=self._data(p.payload))) for at, p in message]
         at, whole = message[-1][0], _joined(message)
         if self._rules.logging and _is_logging(whole):
             return []
         payload = self._payload(whole.payload, (), words=True)
-        return message if payload == whole.payload else [(at, replace(whole, payload=payload))]
+        return message if payload == whole.payload else [(at, whole._replace(payload=payload))]
 
     def _transaction(self, transaction: Transaction) -> Transaction:
         asked, answer = transaction.request, transaction.response
@@ -127,22 +127,20 @@ class Cleaner:
                 answer.body, answer.headers, words=_is_words(answer.headers, answer.body)
             )
         )
-        request = replace(
-            asked,
+        request = asked._replace(
             body=request_body,
             target=self._text(asked.target),
             headers=self._headers(_unpacked(asked.headers, asked.body, request_body)),
             trailers=self._headers(asked.trailers),
         )
-        response = answer and replace(
-            answer,
+        response = answer and answer._replace(
             body=answer_body or answer.body,
             headers=self._headers(
                 _unpacked(answer.headers, answer.body, answer_body or answer.body)
             ),
             trailers=self._headers(answer.trailers),
         )
-        return replace(transaction, request=request, response=response)
+        return transaction._replace(request=request, response=response)
 
     def _text(self, text: str) -> str:
         return self._redactor.text(text) if self._rules.secrets else text
@@ -211,7 +209,7 @@ def _joined(message: _Message) -> Piece:
         return first
     data = b"".join(piece.payload.captured for _, piece in message)
     size = sum(piece.payload.size for _, piece in message)
-    return replace(last, payload=Body(size, data), opcode=first.opcode)
+    return last._replace(payload=Body(size, data), opcode=first.opcode)
 
 
 def _is_words(headers: Headers, body: Body) -> bool:

@@ -8,7 +8,7 @@ Unix time.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lxdtap.endpoint import Kind
 from lxdtap.errors import LxdtapError
@@ -26,8 +26,7 @@ class CassetteError(LxdtapError):
     """A cassette cannot be read, or not be written where it was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """What passed at one time on an upgraded connection.
 
     Attributes:
@@ -56,8 +55,7 @@ def counts(pieces: tuple[Piece, ...], direction: Direction) -> Count:
     return Count(frames, sum(piece.payload.size for piece in data))
 
 
-@dataclass(frozen=True, slots=True)
-class Interaction:
+class Interaction(NamedTuple):
     """A transaction that was recorded.
 
     Attributes:
@@ -83,8 +81,7 @@ class Interaction:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(NamedTuple):
     """Who was recorded.
 
     Attributes:
@@ -98,8 +95,7 @@ class Server:
     version: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Cassette:
+class Cassette(NamedTuple):
     """A recording.
 
     Attributes:

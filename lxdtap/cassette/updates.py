@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from lxdtap.cassette.model import Interaction, Piece
 from lxdtap.transaction import (
@@ -83,8 +82,8 @@ def _steps(interaction: Interaction, limit: int) -> Iterator[_Step]:
 def _at_upgrade(transaction: Transaction, tunnel: Tunnel) -> Transaction:
     """The transaction as it was when it left HTTP."""
     fresh = Tunnel(tunnel.protocol, reason=tunnel.reason)
-    timing = replace(transaction.timing, ended=None)
-    return replace(transaction, tunnel=fresh, timing=timing, broken="")
+    timing = transaction.timing._replace(ended=None)
+    return transaction._replace(tunnel=fresh, timing=timing, broken="")
 
 
 def _seen(number: int, piece: Piece, at: Moment) -> FrameSeen | BytesSeen:
@@ -101,10 +100,9 @@ def _moment(timing: Timing, offset: int) -> Moment:
 def _looked_at(transaction: Transaction, limit: int) -> Transaction:
     """The transaction with as much of its bodies as the log saw; a cassette has more."""
     asked, answer = transaction.request, transaction.response
-    return replace(
-        transaction,
-        request=replace(asked, body=_beginning(asked.body, limit)),
-        response=answer and replace(answer, body=_beginning(answer.body, limit)),
+    return transaction._replace(
+        request=asked._replace(body=_beginning(asked.body, limit)),
+        response=answer and answer._replace(body=_beginning(answer.body, limit)),
     )
 
 

@@ -289,10 +289,10 @@ _Value = TypeVar("_Value", Request, Response, Transaction)
 
 
 def _changed(value: _Value, **parts: Any) -> _Value:  # noqa: ANN401 - as replace has them
-    """The value with these parts. Mostly they are its own, and a copy would cost 3 µs."""
+    """The value with these parts. Mostly they are its own, and a copy would cost 1 µs."""
     for name, part in parts.items():
         if getattr(value, name) is not part:
-            return replace(value, **parts)
+            return value._replace(**parts)
     return value
 
 

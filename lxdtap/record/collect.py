@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from lxdtap import content, lxd
 from lxdtap.cassette.model import REPLAYABLE, Interaction, Piece
@@ -79,7 +79,7 @@ class Collector:
         if seen is not None and not operation:
             operation = seen.operation.id
         self._look(transaction, says)
-        timed = replace(transaction, timing=_since(transaction.timing, began), peer=None)
+        timed = transaction._replace(timing=_since(transaction.timing, began), peer=None)
         return Interaction(timed, tuple(tunnel.pieces), operation, tunnel.stream)
 
     def _look(self, transaction: Transaction, says: Json) -> None:

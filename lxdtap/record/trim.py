@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from lxdtap.cassette.model import KEPT_OF_REQUESTS, REPLAYABLE
 from lxdtap.transaction import Body, Direction
@@ -98,7 +98,7 @@ class Trimmer:
         if event.frame.opcode.control or self._flow(event).fits(payload.size):
             return event
         described = Body(payload.size, b"", payload.sha256)
-        return event._replace(frame=replace(event.frame, payload=described))
+        return event._replace(frame=event.frame._replace(payload=described))
 
     def _digest(
         self, event: MessageEnd | Closed, exchange: int, direction: Direction

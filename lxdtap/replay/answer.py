@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 import struct
-from dataclasses import replace
 
 from lxdtap.content import Json
 from lxdtap.transaction import EMPTY, Body, Headers, Opcode, Request, Response, encode, header
@@ -104,8 +103,7 @@ def _part(recorded: Response, first: str, last: str) -> Response:
         return recorded
     extent = ("Content-Range", f"bytes {start}-{end - 1}/{size}")
     part = _body(data[start:end])
-    return replace(
-        recorded,
+    return recorded._replace(
         status=206,
         reason="Partial Content",
         headers=(*recorded.headers, extent),
@@ -115,7 +113,7 @@ def _part(recorded: Response, first: str, last: str) -> Response:
 
 def without_body(recorded: Response) -> Response:
     """What HEAD is answered where GET was recorded."""
-    return replace(recorded, body=EMPTY)
+    return recorded._replace(body=EMPTY)
 
 
 def encoded(response: Response, method: str, *, close: bool = False) -> bytes:

@@ -11,7 +11,7 @@ import urllib.parse
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from lxdtap import lxd
@@ -366,7 +366,7 @@ def messages(pieces: Iterable[Piece]) -> Iterator[Piece]:
             continue
         if piece.final:
             data = b"".join(part.payload.captured for part in parts)
-            yield replace(parts[0], payload=Body(len(data), data), final=True)
+            yield parts[0]._replace(payload=Body(len(data), data), final=True)
             parts = []
 
 

@@ -15,7 +15,6 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 from lxdtap import endpoint
 from lxdtap.cassette import files
@@ -204,9 +203,9 @@ class Taping(Deck):
         kept = cassette.interactions
         if hook := self._settings.before_record:
             kept = tuple(each for each in map(hook, kept) if each is not None)
-        server = replace(cassette.server, base=cassette.server.base or self._daemon.base)
+        server = cassette.server._replace(base=cassette.server.base or self._daemon.base)
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        files.save(replace(cassette, interactions=kept, server=server), self.path, overwrite=True)
+        files.save(cassette._replace(interactions=kept, server=server), self.path, overwrite=True)
         none = "" if kept else f": does the client use {' or '.join(self.environ)}?"
         return f"recorded {transactions(len(kept))} to {self.place}{none}"
 

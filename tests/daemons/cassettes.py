@@ -21,7 +21,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote_plus
 
@@ -162,7 +162,7 @@ def thinned(cassette: Cassette) -> Cassette:
                 continue
             seen.add(response.body.captured)
         kept.append(interaction)
-    return replace(cassette, interactions=tuple(kept))
+    return cassette._replace(interactions=tuple(kept))
 
 
 def _free_port() -> int:

@@ -228,7 +228,7 @@ def _in_process(
     cassette, cleaner = recording.cassette, Cleaner(Redactor())
     for _ in range(2):  # a secret may be told after it was used
         clean = tuple(cleaner.clean(each) for each in cassette.interactions)
-        cassette = replace(cassette, interactions=clean)
+        cassette = cassette._replace(interactions=clean)
     return Recorded(done, cassette, path)
 
 

@@ -29,7 +29,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -258,10 +257,10 @@ def timeless(interaction: Interaction) -> Interaction:
     broken = told.broken.replace(
         "the daemon's connection was cut", "the daemon closed the connection"
     )
-    told = replace(
-        told, timing=Timing(0, 0), number=0, connection=0, peer=None, base="", broken=broken
+    told = told._replace(
+        timing=Timing(0, 0), number=0, connection=0, peer=None, base="", broken=broken
     )
-    return replace(interaction, transaction=told, pieces=_merged(interaction.pieces))
+    return interaction._replace(transaction=told, pieces=_merged(interaction.pieces))
 
 
 def _merged(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
@@ -271,9 +270,9 @@ def _merged(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
         last = merged[-1] if merged else None
         if last and piece.opcode is None is last.opcode and last.direction is piece.direction:
             payload = last.payload.captured + piece.payload.captured
-            merged[-1] = replace(last, payload=Body(len(payload), payload))
+            merged[-1] = last._replace(payload=Body(len(payload), payload))
         else:
-            merged.append(replace(piece, offset=0))
+            merged.append(piece._replace(offset=0))
     return tuple(merged)
 
 

@@ -7,7 +7,6 @@ are tried in seconds, and what fails here fails small.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -42,7 +41,7 @@ def heard(words: Sequence[Word]) -> Heard:
     for update in talk.updates:
         if isinstance(update, BytesSeen):
             loose[update.direction] += update.data
-    return [replace(each, timing=never) for each in transactions], frames, loose
+    return [each._replace(timing=never) for each in transactions], frames, loose
 
 
 @pytest.mark.parametrize("name", CASES)

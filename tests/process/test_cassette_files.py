@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,7 @@ def recorded(data: bytes = DATA, times: int = 1) -> Cassette:
     """A recording of something that was downloaded, some times."""
     answer = Response(200, "OK", body=body(data))
     told = Transaction(1, BASE, Request("GET", "/1.0"), Timing(1, 0), answer)
-    numbered = (replace(told, number=number + 1) for number in range(times))
+    numbered = (told._replace(number=number + 1) for number in range(times))
     return Cassette(SERVER, tuple(map(Interaction, numbered)), "lxdtap", 1)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,8 +27,8 @@ def with_body(interaction: Interaction, old: bytes, new: bytes) -> Interaction:
     assert response is not None
     assert old in response.body.captured
     data = response.body.captured.replace(old, new)
-    response = replace(response, body=Body(len(data), data))
-    return replace(interaction, transaction=replace(interaction.transaction, response=response))
+    response = response._replace(body=Body(len(data), data))
+    return interaction._replace(transaction=interaction.transaction._replace(response=response))
 
 
 @pytest.mark.parametrize("kind", ["lxd", "incus"])
@@ -48,18 +47,18 @@ def test_each_edit_is_found(tmp_path: Path) -> None:
     printed = next(i for i, each in enumerate(whole) if each.stream == "stdout")
     old = whole[printed]
     pieces = tuple(
-        replace(each, payload=Body(4, b"new\n")) if each.payload.captured == b"out\n" else each
+        each._replace(payload=Body(4, b"new\n")) if each.payload.captured == b"out\n" else each
         for each in old.pieces
     )
     edits = {
         "less": [each for each in whole if each is not whole[-1]],
         "field": [with_body(whole[0], b'"storage_zfs_remove_snapshots"', b'"other"'), *whole[1:]],
-        "printed": [*whole[:printed], replace(old, pieces=pieces), *whole[printed + 1 :]],
+        "printed": [*whole[:printed], old._replace(pieces=pieces), *whole[printed + 1 :]],
     }
     found = {}
     for name, interactions in edits.items():
         path = str(tmp_path / f"{name}.yaml")
-        files.save(replace(recorded, interactions=tuple(interactions)), path)
+        files.save(recorded._replace(interactions=tuple(interactions)), path)
         done = diff(EXEC, path)
         assert (done.returncode, done.stderr) == (1, "")
         found[name] = done.stdout.splitlines()

@@ -642,7 +642,6 @@ def test_hooks_and_redaction_before_recording(pytester: pytest.Pytester) -> None
     """A hook sees what would be written and may change or drop it; names add to what is secret."""
     pytester.makepyfile(
         test_it="""
-        from dataclasses import replace
         import pytest
         from helpers import ask
 
@@ -651,9 +650,9 @@ def test_hooks_and_redaction_before_recording(pytester: pytest.Pytester) -> None
             assert "s3cret" not in repr(interaction)
             if request.target == "/1.0/dropped":
                 return None
-            changed = replace(request, headers=(("X-Hook", "was here"), *request.headers))
-            return replace(
-                interaction, transaction=replace(interaction.transaction, request=changed)
+            changed = request._replace(headers=(("X-Hook", "was here"), *request.headers))
+            return interaction._replace(
+                transaction=interaction.transaction._replace(request=changed)
             )
 
         @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TypeVar
 
 from hypothesis import strategies as st
@@ -182,21 +181,21 @@ def loaded(text: str | bytes, attachment: Attachment | None = None) -> Cassette:
 
 def kept(cassette: Cassette) -> Cassette:
     """A recording without what the format does not keep."""
-    return replace(cassette, interactions=tuple(map(_interaction, cassette.interactions)))
+    return cassette._replace(interactions=tuple(map(_interaction, cassette.interactions)))
 
 
 def _interaction(interaction: Interaction) -> Interaction:
     told = interaction.transaction
-    transaction = replace(
-        told, request=_message(told.request), response=told.response and _message(told.response)
+    transaction = told._replace(
+        request=_message(told.request), response=told.response and _message(told.response)
     )
-    pieces = tuple(replace(each, payload=_body(each.payload)) for each in interaction.pieces)
-    return replace(interaction, transaction=transaction, pieces=pieces)
+    pieces = tuple(each._replace(payload=_body(each.payload)) for each in interaction.pieces)
+    return interaction._replace(transaction=transaction, pieces=pieces)
 
 
 def _message(message: _Message) -> _Message:
     loose = "json" in (header(message.headers, "content-type") or "").lower()
-    return replace(message, body=_body(message.body, loose=loose))
+    return message._replace(body=_body(message.body, loose=loose))
 
 
 def _body(of: Body, *, loose: bool = False) -> Body:

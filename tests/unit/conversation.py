@@ -11,7 +11,6 @@ import gc
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from hypothesis import strategies as st
 
@@ -121,7 +120,7 @@ class Talk:
     def timeless(self) -> list[Transaction | tuple[Direction, Frame]]:
         """All frames, and all transactions but for their times."""
         never = Timing(0, 0)
-        return [*self.frames, *(replace(told, timing=never) for told in self.finished)]
+        return [*self.frames, *(told._replace(timing=never) for told in self.finished)]
 
 
 def talk(*words: str | bytes, limit: int = 1 << 16) -> Talk:

@@ -31,9 +31,9 @@ def body(data: bytes | object) -> Body:
 def transaction(sent: object = b"", said: object = b"", target: str = "/1.0") -> Transaction:
     told = talk(">>", GET, "<<", OK).only
     assert told.response is not None
-    request = replace(told.request, target=target, headers=JSON, body=body(sent))
-    return replace(
-        told, request=request, response=replace(told.response, headers=JSON, body=body(said))
+    request = told.request._replace(target=target, headers=JSON, body=body(sent))
+    return told._replace(
+        request=request, response=told.response._replace(headers=JSON, body=body(said))
     )
 
 
@@ -90,8 +90,8 @@ def test_keys_headers_trailers_and_text() -> None:
     assert found(Interaction(told))[1] == ("a credential", "request body: a key")
     told = transaction()
     headers = (("Authorization", f"Bearer {SECRET}"), ("Content-Encoding", "gzip"))
-    request = replace(told.request, headers=headers, trailers=headers)
-    assert found(Interaction(replace(told, request=request))) == [
+    request = told.request._replace(headers=headers, trailers=headers)
+    assert found(Interaction(told._replace(request=request))) == [
         ("a credential", "request headers: Authorization"),
         ("a credential", "request trailers: Authorization"),
     ]
@@ -101,7 +101,7 @@ def test_keys_headers_trailers_and_text() -> None:
 
 def test_no_answer_is_none() -> None:
     """What was not answered can hold a secret all the same."""
-    told = replace(transaction({"token": SECRET}), response=None)
+    told = transaction({"token": SECRET})._replace(response=None)
     assert found(Interaction(told)) == [("a credential", "request body: token")]
 
 
@@ -114,7 +114,7 @@ def test_frames() -> None:
         ("a credential", "frame: metadata.secret"),
         ("a logging event, which may hold a copy of anything", "frame"),
     ]
-    first = replace(piece(b'{"metadata":{"sec'), final=False)
+    first = piece(b'{"metadata":{"sec')._replace(final=False)
     last = piece(b'ret":"%s"}}' % SECRET.encode(), Opcode.CONTINUATION, 3)
     assert found(Interaction(transaction(), (first, last))) == [("a credential", "frame")]
 
@@ -149,8 +149,8 @@ def test_what_looks_secret(text: str, what: str) -> None:
     assert in_body(text) == [(what, "request body: a.0")]
     assert found(Interaction(transaction(target=f"/1.0?x={text}"))) == [(what, "uri")]
     told = transaction()
-    named = replace(told.request, headers=(("X-Odd", text),))
-    assert found(Interaction(replace(told, request=named))) == [(what, "request headers: X-Odd")]
+    named = told.request._replace(headers=(("X-Odd", text),))
+    assert found(Interaction(told._replace(request=named))) == [(what, "request headers: X-Odd")]
 
 
 def test_chance_is_found() -> None:
@@ -186,13 +186,13 @@ def test_what_http_makes_up_is_no_secret() -> None:
     """The nonces of a websocket's handshake, and ETags."""
     told = transaction()
     headers = (("Sec-WebSocket-Key", "Zk3qP9xL2mV7tB4nR8wSZk=="), ("ETag", "Zk3qP9xL2mV7tB4nR8wS"))
-    assert found(Interaction(replace(told, request=replace(told.request, headers=headers)))) == []
+    assert found(Interaction(told._replace(request=told.request._replace(headers=headers)))) == []
 
 
 def test_private_keys_are_found_in_payload_too() -> None:
     """In a file, in what a command printed; what is random there is only payload."""
-    raw = replace(transaction(KEY.encode()), response=None)
-    raw = replace(raw, request=replace(raw.request, headers=()))
+    raw = transaction(KEY.encode())._replace(response=None)
+    raw = raw._replace(request=raw.request._replace(headers=()))
     assert found(Interaction(raw)) == [("a private key", "request body")]
     printed = piece(KEY.encode(), Opcode.BINARY)
     assert found(Interaction(transaction(), (printed,), stream="stdout")) == [
@@ -213,11 +213,11 @@ def test_payload_is_noted() -> None:
     data, ping = piece(b"hello", Opcode.BINARY), piece(b"x", Opcode.PING)
     told = Interaction(transaction(), (data, ping, piece(b"")), stream="stdout")
     assert noted(told) == [("5 bytes that were typed, printed or sent", "stdout")]
-    assert noted(replace(told, pieces=(piece(b"abc", None),), stream="")) == [
+    assert noted(told._replace(pieces=(piece(b"abc", None),), stream="")) == [
         ("3 bytes that were typed, printed or sent", "frames")
     ]
     assert (
-        noted(replace(told, pieces=(piece(b"{}"),), stream="control"))
+        noted(told._replace(pieces=(piece(b"{}"),), stream="control"))
         == [("2 bytes that were typed, printed or sent", "control")][:0]
     )
     file = transaction(b"\xff\xfe")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from dataclasses import replace
 
 from lxdtap.cassette.cleaning import Cleaner, Rules
 from lxdtap.cassette.model import Interaction, Piece
@@ -29,7 +28,7 @@ def posted(sent: object) -> Transaction:
     """A request with a JSON body, and its answer."""
     told = talk(">>", GET, "<<", OK).only
     kind = (("Content-Type", "application/json"),)
-    return replace(told, request=replace(told.request, headers=kind, body=document(sent)))
+    return told._replace(request=told.request._replace(headers=kind, body=document(sent)))
 
 
 def clean(transaction: Transaction, rules: Rules | None = None) -> Transaction:
@@ -76,10 +75,9 @@ def test_the_same_secret_has_the_same_name_everywhere() -> None:
     headers = (("X-Seen", f"got {SECRET}"),)
     target = f"/1.0?secret={SECRET}"
     assert told.response is not None
-    told = replace(
-        told,
-        request=replace(told.request, target=target),
-        response=replace(told.response, headers=headers),
+    told = told._replace(
+        request=told.request._replace(target=target),
+        response=told.response._replace(headers=headers),
     )
     done = clean(told)
     assert done.request.body.captured == b'{"secret":"REDACTED-1"}\n'
@@ -110,7 +108,7 @@ def test_what_holds_no_secret_keeps_its_bytes() -> None:
 def test_line_ends_survive() -> None:
     """LXD ends errors with two newlines and all else with one."""
     told = posted({})
-    told = replace(told, request=replace(told.request, body=document({"token": "x"}, b"\n\n")))
+    told = told._replace(request=told.request._replace(body=document({"token": "x"}, b"\n\n")))
     assert clean(told).request.body.captured == b'{"token":"REDACTED-1"}\n\n'
 
 
@@ -129,7 +127,7 @@ def test_what_is_not_json_is_never_edited() -> None:
     assert done.body.captured == file
     said = piece(f'{{"password": "{SECRET}"}}'.encode(), Opcode.BINARY)
     assert pieces(said) == (said,)
-    assert pieces(replace(said, opcode=Opcode.TEXT), stream="stdout")[0].payload == said.payload
+    assert pieces(said._replace(opcode=Opcode.TEXT), stream="stdout")[0].payload == said.payload
 
 
 def test_events_are_cleaned() -> None:
@@ -154,7 +152,7 @@ def test_logging_events_are_left_out() -> None:
 def test_secrets_may_be_kept() -> None:
     """As they are, byte for byte."""
     told = posted({"password": SECRET})
-    told = replace(told, request=replace(told.request, target=f"/1.0?secret={SECRET}"))
+    told = told._replace(request=told.request._replace(target=f"/1.0?secret={SECRET}"))
     assert clean(told, Rules(secrets=False)).request == told.request
 
 
@@ -173,36 +171,36 @@ def test_payload_may_be_left_out() -> None:
 def test_a_message_in_fragments_is_one() -> None:
     """What gorilla/websocket cuts after 4 KiB is read whole, and only then rewritten."""
     text = f'{{"metadata":{{"secret":"{SECRET}"}}}}'.encode()
-    first = replace(piece(text[:25]), final=False)
+    first = piece(text[:25])._replace(final=False)
     ping = piece(b"", Opcode.PING)
-    last = replace(piece(text[25:], Opcode.CONTINUATION), offset=9)
-    told = replace(piece(b'{"a":1}'), direction=Direction.SENT)
+    last = piece(text[25:], Opcode.CONTINUATION)._replace(offset=9)
+    told = piece(b'{"a":1}')._replace(direction=Direction.SENT)
     (pinged, said, done) = pieces(first, ping, told, last)
     assert (pinged, said) == (ping, told)
-    assert done == replace(piece(b'{"metadata":{"secret":"REDACTED-1"}}'), offset=9)
+    assert done == piece(b'{"metadata":{"secret":"REDACTED-1"}}')._replace(offset=9)
 
 
 def test_fragments_without_a_secret_stay_fragments() -> None:
     """Byte for byte, and in their order."""
-    first = replace(piece(b'{"a":'), final=False)
+    first = piece(b'{"a":')._replace(final=False)
     ping = piece(b"", Opcode.PING)
     last = piece(b"1}", Opcode.CONTINUATION)
     assert pieces(first, ping, last) == (first, ping, last)
-    raw = replace(piece(b"x", Opcode.BINARY), final=False)
+    raw = piece(b"x", Opcode.BINARY)._replace(final=False)
     assert pieces(raw, last) == (raw, last)
-    tunnel = replace(raw, opcode=None)
+    tunnel = raw._replace(opcode=None)
     assert pieces(tunnel) == (tunnel,)
 
 
 def test_fragments_of_logging_events_are_left_out() -> None:
     """All of them, wherever the cut is."""
-    first = replace(piece(b'{"type":"logg'), final=False)
+    first = piece(b'{"type":"logg')._replace(final=False)
     assert pieces(first, piece(b'ing"}', Opcode.CONTINUATION)) == ()
 
 
 def test_a_message_that_was_cut_is_cleaned_by_its_looks() -> None:
     """The recording ended within it: no JSON yet, but a secret all the same."""
-    cut = replace(piece(f'{{"metadata":{{"secret":"{SECRET}'.encode()), final=False)
+    cut = piece(f'{{"metadata":{{"secret":"{SECRET}'.encode())._replace(final=False)
     (done,) = pieces(cut)
     assert done.payload.captured == b'{"metadata":{"secret":"REDACTED-1'
 
@@ -210,7 +208,7 @@ def test_a_message_that_was_cut_is_cleaned_by_its_looks() -> None:
 def sent_as(kind: str, data: bytes, *more: tuple[str, str]) -> Transaction:
     told = talk(">>", GET, "<<", OK).only
     headers = (("Content-Type", kind), *more)
-    return replace(told, request=replace(told.request, headers=headers, body=body(data)))
+    return told._replace(request=told.request._replace(headers=headers, body=body(data)))
 
 
 def test_curl_calls_json_a_form() -> None:
@@ -229,14 +227,14 @@ def test_odd_json_is_cleaned_by_its_looks() -> None:
     told = sent_as("application/json", b"\xff\0")
     assert clean(told) == told
     assert clean(told, Rules(secrets=False)) == told
-    cut = replace(told, request=replace(told.request, body=Body(9, b"{", "0" * 64)))
+    cut = told._replace(request=told.request._replace(body=Body(9, b"{", "0" * 64)))
     assert clean(cut) == cut
 
 
 def test_what_is_no_http_is_cleaned_by_its_looks() -> None:
     """A request that could not be read holds its headers in its body."""
     told = sent_as("", f"GET\r\nAuthorization: Bearer {SECRET}\r\n".encode())
-    told = replace(told, request=replace(told.request, garbled="no target"))
+    told = told._replace(request=told.request._replace(garbled="no target"))
     assert clean(told).request.body.captured == b"GET\r\nAuthorization: Bearer REDACTED-1\r\n"
 
 
@@ -261,7 +259,7 @@ def test_a_file_is_a_file_where_it_looks_like_json() -> None:
         "/1.0/storage-pools/p/volumes/custom/v/files?path=/x",
     ):
         told = posted({"password": SECRET})
-        told = replace(told, request=replace(told.request, target=target, headers=()))
+        told = told._replace(request=told.request._replace(target=target, headers=()))
         assert clean(told) == told
         left = clean(told, Rules(payload=True)).request.body
         assert (left.captured, left.size) == (b"", told.request.body.size)
@@ -273,8 +271,8 @@ def test_the_database() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n",
         json.dumps({"columns": ["key", "value"], "rows": [["user.x", SECRET]]}).encode(),
     )
-    told = replace(
-        told, request=replace(posted({"query": "SELECT"}).request, target="/internal/sql")
+    told = told._replace(
+        request=posted({"query": "SELECT"}).request._replace(target="/internal/sql")
     )
     answer = clean(told).response
     assert answer is not None
@@ -288,14 +286,14 @@ def test_a_stream_of_an_unknown_operation_is_data() -> None:
     """Nobody recorded what it is for: what looks like an event may have been printed."""
     printed = piece(f'{{"type":"logging","password":"{SECRET}"}}'.encode())
     told = talk(">>", GET, "<<", OK).only
-    told = replace(told, request=replace(told.request, target="/1.0/operations/x/websocket"))
+    told = told._replace(request=told.request._replace(target="/1.0/operations/x/websocket"))
     assert Cleaner(Redactor()).clean(Interaction(told, (printed,))).pieces == (printed,)
 
 
 def test_odd_json_that_nobody_calls_so() -> None:
     """What a daemon may take for JSON is looked through, though its own text would be another."""
     told = sent_as("", f'{{"n":1,"n":2,"password":"{SECRET}"}}'.encode())
-    told = replace(told, request=replace(told.request, headers=()))
+    told = told._replace(request=told.request._replace(headers=()))
     assert clean(told).request.body.captured == b'{"n":1,"n":2,"password":"REDACTED-1"}'
-    file = replace(told, request=replace(told.request, body=body(f"password={SECRET}".encode())))
+    file = told._replace(request=told.request._replace(body=body(f"password={SECRET}".encode())))
     assert clean(file) == file

@@ -244,10 +244,9 @@ def test_an_upgrade_is_remarked_on() -> None:
 
 def test_verbose_adds_details() -> None:
     """With ``-v`` a block ends with number, times, peer and both heads."""
-    of = replace(
-        transaction(
-            request(headers=(("Host", "x"),)), response(200, headers=(("A", "b"),), interim=(103,))
-        ),
+    of = transaction(
+        request(headers=(("Host", "x"),)), response(200, headers=(("A", "b"),), interim=(103,))
+    )._replace(
         peer=Peer(1, 2, 3),
     )
     block = the_block(debugformat.text(entry(of), verbose=True))
@@ -257,7 +256,7 @@ def test_verbose_adds_details() -> None:
 
 def test_verbose_leaves_out_what_is_unknown() -> None:
     """A transaction of unknown peer that was not answered has fewer details."""
-    of = replace(transaction(), timing=replace(transaction().timing, answered=None))
+    of = transaction()._replace(timing=transaction().timing._replace(answered=None))
     assert the_block(debugformat.text(entry(of), verbose=True)).remarks == ("number 1, took 2.0 s",)
 
 

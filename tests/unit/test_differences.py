@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -86,7 +85,7 @@ def test_operations_are_known_by_what_made_them() -> None:
     twice = cassette(*stop(ONE), *stop(TWO, at=3))
     assert told(twice, cassette(*stop(TWO), *stop(ONE, at=3))) == []
     one, wait, two, _ = twice.interactions
-    other = replace(wait, transaction=replace(wait.transaction, number=4))
+    other = wait._replace(transaction=wait.transaction._replace(number=4))
     missed = f"only in A: #4 GET /1.0/operations/{TWO}/wait?timeout=7"
     assert missed in told(twice, cassette(one, wait, two, other))
 
@@ -214,8 +213,8 @@ def test_another_order() -> None:
     assert told(both, back) == []
     assert told(back, both) == []
     first = back.interactions[0]
-    timing = replace(first.transaction.timing, ended=None)
-    open_ = replace(first, transaction=replace(first.transaction, timing=timing))
+    timing = first.transaction.timing._replace(ended=None)
+    open_ = first._replace(transaction=first.transaction._replace(timing=timing))
     assert told(there, cassette(open_, back.interactions[1])) == []
 
 
@@ -326,8 +325,8 @@ def test_streams() -> None:
         f"only in A: #1 GET {target}",
         f"only in B: #1 GET {target}",
     ]
-    cut = replace(received(5), payload=Body(7, b"", "0" * 64))
-    unknown = replace(stream("stdout"), pieces=(cut,))
+    cut = received(5)._replace(payload=Body(7, b"", "0" * 64))
+    unknown = stream("stdout")._replace(pieces=(cut,))
     assert changes(unknown, stream("stdout", b"a")) == [
         'stdout: "7 bytes, not all of them kept" -> "a"'
     ]
@@ -358,9 +357,9 @@ def test_all_of_a_tunnel() -> None:
     """How it ended, and its bytes, count only if all does."""
     one = seen(1, asked("GET", "/1.0/x/sftp", b"", SFTP), SWITCHED, pieces=[sent(1, b"a", None)])
     two = seen(1, asked("GET", "/1.0/x/sftp", b"", SFTP), SWITCHED, pieces=[sent(1, b"b", None)])
-    ended = replace(two.transaction, tunnel=Tunnel("sftp", close_code=1000))
-    assert changes(one, replace(two, transaction=ended)) == []
-    assert changes(one, replace(two, transaction=ended), everything=True) == [
+    ended = two.transaction._replace(tunnel=Tunnel("sftp", close_code=1000))
+    assert changes(one, two._replace(transaction=ended)) == []
+    assert changes(one, two._replace(transaction=ended), everything=True) == [
         "tunnel.close_code: null -> 1000",
         'tunnel.ended: "the client closed the connection" -> ""',
         'sent: "a" -> "b"',

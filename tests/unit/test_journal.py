@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from lxdtap.content import Document, Json
@@ -49,7 +47,7 @@ def created(number: int = 3) -> Finished:
 
 def websocket(target: str, number: int) -> Upgraded:
     """A connection left HTTP."""
-    return Upgraded(replace(asked(target, number, status=101), tunnel=Tunnel("websocket")))
+    return Upgraded(asked(target, number, status=101)._replace(tunnel=Tunnel("websocket")))
 
 
 def events(number: int = 5) -> Upgraded:
@@ -166,7 +164,7 @@ def test_control_commands_are_shown() -> None:
 def carrying(upgraded: Upgraded, sent: Count, received: Count) -> Open:
     """A connection that goes on, and what it has carried."""
     tunnel = Tunnel(upgraded.transaction.tunnel.protocol, sent, received)  # type: ignore[union-attr]
-    return Open(replace(upgraded.transaction, tunnel=tunnel), 9_000_000_000)
+    return Open(upgraded.transaction._replace(tunnel=tunnel), 9_000_000_000)
 
 
 def test_what_was_not_shown_is_counted_within_a_second() -> None:
@@ -185,7 +183,7 @@ def test_what_was_not_shown_is_counted_within_a_second() -> None:
 def test_raw_bytes_are_counted() -> None:
     """An upgrade without frames has no other word of what passes."""
     journal = Journal(Selection())
-    sftp = Upgraded(replace(asked("/sftp", 8, status=101), tunnel=Tunnel("sftp")))
+    sftp = Upgraded(asked("/sftp", 8, status=101)._replace(tunnel=Tunnel("sftp")))
     hear(journal, sftp)
     assert len(hear(journal, carrying(sftp, Count(0, 5), Count()))) == 1
 
@@ -202,7 +200,7 @@ def test_a_format_without_frames_tells_of_connections() -> None:
 def test_a_request_that_goes_on() -> None:
     """A plain transaction that hangs is an open entry, whose duration counts up to now."""
     transaction = builders.transaction()
-    waiting = replace(transaction, timing=replace(transaction.timing, ended=None))
+    waiting = transaction._replace(timing=transaction.timing._replace(ended=None))
     [entry] = hear(Journal(Selection()), Open(waiting, 4_000_000_000))
     assert isinstance(entry, TransactionEntry)
     assert (entry.state, entry.seconds) == ("open", 3.0)
@@ -299,7 +297,7 @@ def test_bodies_on_their_way_are_not_read() -> None:
     of = builders.transaction(builders.request(data=b"{}"), builders.response(data=b"{"))
     [sent] = hear(Journal(Selection()), Open(of, 9))
     [sending] = hear(
-        Journal(Selection()), Open(replace(of, timing=replace(of.timing, sent=None)), 9)
+        Journal(Selection()), Open(of._replace(timing=of.timing._replace(sent=None)), 9)
     )
     assert isinstance(sent, TransactionEntry)
     assert isinstance(sending, TransactionEntry)

@@ -74,8 +74,9 @@ def test_any_text_makes_one_valid_line(word: str, other: str) -> None:
     """Whatever the wire held, an entry is one line of ASCII that the schema allows."""
     asked = request(word, "/" + other, headers=((word, other),), garbled=other)
     answer = response(headers=((other, word),), interim=(103,))
-    of = replace(
-        transaction(asked, answer, tunnel=Tunnel(word, reason=other, ended=word), broken=other),
+    of = transaction(
+        asked, answer, tunnel=Tunnel(word, reason=other, ended=word), broken=other
+    )._replace(
         peer=Peer(1, 2, 3),
     )
     told = replace(seen(), operation=replace(seen().operation, id=word, err=other))

@@ -55,8 +55,8 @@ def test_an_operation_and_its_maker() -> None:
 @pytest.mark.parametrize(
     ("entry", "end"),
     [
-        (TransactionEntry(replace(GET, broken="cut")), ' broken="cut"'),
-        (TransactionEntry(replace(GET, own=True)), " by=lxdtap"),
+        (TransactionEntry(GET._replace(broken="cut")), ' broken="cut"'),
+        (TransactionEntry(GET._replace(own=True)), " by=lxdtap"),
         (TransactionEntry(builders.transaction(builders.request(garbled="x"))), ' garbled="x"'),
         (TransactionEntry(GET, "open", now=2_500_000_000), " 0B>2B open"),
         (TransactionEntry(builders.transaction()), " - 2.0s 0B>0B"),
@@ -76,7 +76,7 @@ def test_an_error_stays_between_its_quotation_marks() -> None:
 def test_a_tunnel() -> None:
     """An upgraded connection's sizes are of the data it carried; its stream is named."""
     tunnel = Tunnel("websocket", Count(1, 5), Count(2, 3_200_000))
-    entry = TransactionEntry(replace(GET, tunnel=tunnel), stream="stdout")
+    entry = TransactionEntry(GET._replace(tunnel=tunnel), stream="stdout")
     assert words(entry).endswith(" 5B>3.2MB websocket stdout")
 
 
@@ -145,7 +145,7 @@ def test_nothing_forges_a_line(word: str, verbose: bool) -> None:
     """Whatever the traffic holds, an entry has one line, with nothing that a terminal obeys."""
     tunnel = Tunnel(word, reason=word, ended=word)
     asked = builders.request(word, word, garbled=word)
-    of = replace(GET, request=asked, broken=word, tunnel=tunnel)
+    of = GET._replace(request=asked, broken=word, tunnel=tunnel)
     told = Seen(Operation(word, word, 400, word), 3, news=True)
     entries: list[Entry] = [
         TransactionEntry(of, error=word, operation=told, stream=word),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -261,8 +260,8 @@ def test_a_damaged_cassette_is_refused_or_still_one(bit: int) -> None:
 
 def test_a_cassette_within_a_cassette_does_not_end_it() -> None:
     """Nothing that was recorded can be taken for what the file says itself."""
-    inner = replace(RICH.interactions[0].transaction, response=Response(200, body=body(TEXT)))
-    outer = replace(RICH, interactions=(Interaction(inner),))
+    inner = RICH.interactions[0].transaction._replace(response=Response(200, body=body(TEXT)))
+    outer = RICH._replace(interactions=(Interaction(inner),))
     text = written(outer).encode()
     assert loaded(text) == outer
     refused(text[: -len(END)])

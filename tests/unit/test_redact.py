@@ -250,7 +250,7 @@ def test_a_body_that_is_still_on_its_way_teaches_nothing() -> None:
     """A half of a secret is not taken for one; the whole one is known when it has come."""
     half = response(200, '{"secret": "' + CANARY[:30])
     update = builders.transaction(request(data='{"secret": "' + CANARY[:20]), half)
-    on_its_way = replace(update, timing=replace(update.timing, sent=None, ended=None))
+    on_its_way = update._replace(timing=update.timing._replace(sent=None, ended=None))
     whole = answered({"secret": CANARY})
     again = Finished(builders.transaction(request("GET", f"/1.0/{CANARY}")))
     text = heard([Open(on_its_way, 9), whole, again])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -272,16 +271,16 @@ def test_a_state_without_an_end() -> None:
 def test_timing_that_is_not_known() -> None:
     """An answer without a time counts as of its request's."""
     interaction = seen(1, asked("GET", "/1.0/operations/o"), told(operation("o", 200)))
-    bare = replace(interaction.transaction.timing, answered=None)
+    bare = interaction.transaction.timing._replace(answered=None)
     tape = Tape(
-        cassette(replace(interaction, transaction=replace(interaction.transaction, timing=bare)))
+        cassette(interaction._replace(transaction=interaction.transaction._replace(timing=bare)))
     )
     assert [state.offset for state in tape.operations["o"].states] == [10_000_000]
 
 
 def test_messages() -> None:
     """Fragments are joined; control frames, and ends without a beginning, are passed over."""
-    start, more = (replace(received(1, b"a", each), final=False) for each in (TEXT, CONTINUATION))
+    start, more = (received(1, b"a", each)._replace(final=False) for each in (TEXT, CONTINUATION))
     end = received(2, b"b", CONTINUATION)
     pieces = [end, start, received(1, b"", Opcode.PING), sent(1, b"x"), more, end, start]
     found = messages([*pieces, received(3, b"c", TEXT), end, received(4, b"d", None)])

@@ -42,7 +42,7 @@ def interaction(number: int, *times: int | None, tunnel: Tunnel | None = None) -
     assert begun is not None
     timing = Timing(WALL + begun, begun, *later)
     done = transaction(request(), response(), number, tunnel)
-    return Interaction(replace(done, timing=timing))
+    return Interaction(done._replace(timing=timing))
 
 
 def told(*interactions: Interaction) -> list[Update]:
@@ -84,14 +84,13 @@ def test_none_is_taken_before_it_is_needed() -> None:
 def test_an_upgrade() -> None:
     """First as it was when it left HTTP, then frames and bytes as they passed, then its end."""
     done = interaction(1, 0, 1, 2, 9, tunnel=Tunnel("websocket", Count(1, 1), ended="closed"))
-    done = replace(done, pieces=(piece(3), piece(4, None, b"raw")))
+    done = done._replace(pieces=(piece(3), piece(4, None, b"raw")))
     other = interaction(2, 3, 3, 3, 4)
     upgraded, frame, *between, end = told(done, other)
     assert upgraded == Upgraded(
-        replace(
-            done.transaction,
+        done.transaction._replace(
             tunnel=Tunnel("websocket"),
-            timing=replace(done.transaction.timing, ended=None),
+            timing=done.transaction.timing._replace(ended=None),
         )
     )
     assert frame == FrameSeen(
@@ -105,7 +104,7 @@ def test_an_upgrade() -> None:
 def test_times_that_are_not_there() -> None:
     """What has no end ended with the last that is known; order within one is always kept."""
     bare = interaction(1, 5, None, None, None, tunnel=Tunnel("opaque"))
-    edited = replace(bare, pieces=(piece(9), piece(3), piece(6)))
+    edited = bare._replace(pieces=(piece(9), piece(3), piece(6)))
     found = told(edited, interaction(2, 7, 8, None, None))
     kinds = [type(each) for each in found]
     assert kinds == [Upgraded, Finished, FrameSeen, FrameSeen, FrameSeen, Finished]
@@ -116,16 +115,16 @@ def test_as_much_of_bodies_as_the_log_saw() -> None:
     """The rest is known by size and hash."""
     long = body(b"0123456789")
     whole = interaction(1, 0, 1, 2, 3).transaction
-    whole = replace(whole, request=replace(whole.request, body=long))
+    whole = whole._replace(request=whole.request._replace(body=long))
     assert whole.response is not None
-    whole = replace(whole, response=replace(whole.response, body=long))
+    whole = whole._replace(response=whole.response._replace(body=long))
     (end,) = updates([Interaction(whole)], 4)
     assert isinstance(end, Finished)
     expected = Body(10, b"0123", long.sha256)
     assert end.transaction.response is not None
     assert (end.transaction.request.body, end.transaction.response.body) == (expected, expected)
-    (short,) = updates([Interaction(replace(whole, response=None))], 10)
-    assert short == Finished(replace(whole, response=None))
+    (short,) = updates([Interaction(whole._replace(response=None))], 10)
+    assert short == Finished(whole._replace(response=None))
 
 
 def test_the_same_as_the_fold_says() -> None:
@@ -143,7 +142,7 @@ def test_the_same_as_the_fold_says() -> None:
 def _timeless(update: Update) -> object:
     match update:
         case Finished() | Upgraded():
-            still = replace(update.transaction, timing=Timing(0, 0), peer=None)
+            still = update.transaction._replace(timing=Timing(0, 0), peer=None)
             return type(update), still
         case FrameSeen():
             return replace(update, at=Moment(0, 0))

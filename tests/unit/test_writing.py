@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -143,7 +142,7 @@ def of(sent: Body, *, media: str = "", shelf: Shelf | None = None) -> list[str]:
     """The lines of a request's body."""
     headers = (("content-TYPE", media),) if media else ()
     request = Request("PUT", "/1.0", headers=headers, body=sent)
-    told = replace(ONE.transaction, request=request, response=None)
+    told = ONE.transaction._replace(request=request, response=None)
     lines = written(Cassette(SERVER, (Interaction(told),)), shelf).split("    body:\n")[1]
     return lines.split("  timing:")[0].splitlines()
 
@@ -308,10 +307,9 @@ complete: true
 def test_names_that_are_no_keys_are_values() -> None:
     """A header's name may be long, or not be text."""
     for name in ("\udcff", "n" * (writing.LONGEST_NAME + 1)):
-        request = replace(ONE.transaction.request, headers=((name, "v"),))
-        cassette = replace(
-            WHOLE,
-            interactions=(replace(ONE, transaction=replace(ONE.transaction, request=request)),),
+        request = ONE.transaction.request._replace(headers=((name, "v"),))
+        cassette = WHOLE._replace(
+            interactions=(ONE._replace(transaction=ONE.transaction._replace(request=request)),),
         )
         assert "- name: " in written(cassette)
         assert loaded(written(cassette)) == cassette
