@@ -99,8 +99,8 @@ class Capture:
         self._kept = bytearray()
         self._hash: hashlib._Hash | None = None
 
-    def add(self, data: bytes) -> None:
-        """Take the next piece."""
+    def add(self, data: bytes | memoryview) -> None:
+        """Take the next piece; what is kept of it is a copy."""
         room = self._limit - self.size
         if self._hash is None and len(data) > room:
             # Only now is it certain that not all can be kept: hash what was, and go on.

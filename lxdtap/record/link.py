@@ -54,7 +54,7 @@ class Recorder:
         here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self._sock = here
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._block: list[bytes] = []  # events that wait for others
+        self._block: list[bytes | memoryview] = []  # events that wait for others
         self._filled = 0
         self._plain = True
         self._waiting: deque[bytes | memoryview] = deque()  # what the socket did not take yet
@@ -139,7 +139,7 @@ class Recorder:
 
     # -- sending
 
-    def _add_large(self, record: bytes, data: bytes) -> None:
+    def _add_large(self, record: bytes, data: bytes | memoryview) -> None:
         """Make it a block of its own, without a copy of what it holds."""
         self._close_block()
         size = len(record) + len(data)

@@ -61,13 +61,16 @@ class ResponseHead(NamedTuple):
 
 
 class Data(NamedTuple):
-    """A piece of a message's body, or of a tunnel that has no frames."""
+    """A piece of a message's body, or of a tunnel that has no frames.
+
+    Where it was read from a record, ``data`` is a view of that: whoever keeps it makes a copy.
+    """
 
     connection: int
     exchange: int
     at: Moment
     direction: Direction
-    data: bytes
+    data: bytes | memoryview
 
 
 class Skipped(NamedTuple):

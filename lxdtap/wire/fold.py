@@ -370,7 +370,7 @@ def _add_data(exchange: _Exchange, event: Data) -> Update | None:
         _message(exchange, event.direction).capture.add(event.data)
         return None
     exchange.tunnel.add(event.direction, 0, len(event.data), event.at)
-    return BytesSeen(exchange.number, event.direction, event.data, event.at)
+    return BytesSeen(exchange.number, event.direction, bytes(event.data), event.at)
 
 
 def _note(exchange: _Exchange, event: Skipped | Digest | Garbled | Cut) -> None:

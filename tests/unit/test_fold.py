@@ -33,6 +33,7 @@ from lxdtap.wire.events import (
     WholeMessage,
 )
 from lxdtap.wire.fold import VISIBLE_AFTER, Fold
+from lxdtap.wire.records import decode, encode
 from lxdtap.wire.whole import spelled
 
 from .conversation import (
@@ -293,6 +294,19 @@ WHOLE = st.sampled_from(
         (b"odd\r\n\r\n", b"odd\r\n\r\n"),
     ]
 )
+
+
+def test_what_was_read_from_a_record_may_be_overwritten() -> None:
+    """Whatever a transaction, a frame or a tunnel's bytes tell, they hold it themselves."""
+    here = talk(">>", POST, "<<", OK[:-1], OK[-1:], ">>", UPGRADE, "<<", SWITCHING + TEXT, "||")
+    there = talk(">>", b"STARTTLS\n", "<<", b"hi", "||")
+    for told in here, there:
+        block = bytearray(b"".join(map(encode, told.events)))
+        fold = Fold(1 << 16)
+        fold.add(Opened(1, Moment(0, 0), BASE, PEER))
+        again = [update for event in decode(memoryview(block)) for update in fold.add(event)]
+        block[:] = bytes(len(block))
+        assert again == told.updates
 
 
 @settings(deadline=None)
