@@ -12,6 +12,8 @@ import zlib
 from dataclasses import dataclass
 from decimal import Decimal
 
+import orjson
+
 from lxdtap.transaction import Body, Headers, decode, header
 
 UNPACKED_LIMIT = 4 << 20
@@ -114,6 +116,12 @@ def document(data: bytes) -> Document | None:
         depth, lines = _depth(data), brackets + data.count(b",")
         if depth > DEEPEST or depth * lines > BROADEST:
             return None
+    try:
+        value: Json = orjson.loads(data)
+        if orjson.dumps(value) == data.rstrip():  # as daemons write it: nothing can be amiss
+            return Document(value)
+    except (ValueError, TypeError):  # orjson does not take, or make, all that json does
+        pass
     try:
         # Strictly: json would also guess UTF-16 and take surrogates.
         value = _DECODER.decode(data.decode("utf-8"))

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from json.encoder import encode_basestring
-from typing import Any, assert_never
+from typing import assert_never
+
+import orjson
 
 from lxdtap.content import Binary, Content, Document, Json, Part, Parts, Text
 from lxdtap.log.entries import Entry, FrameEntry, NoteEntry, OperationEntry, TransactionEntry
@@ -83,7 +84,7 @@ def body(says: Content, paint: Paint = plain) -> str:
 
 def indented(value: Json, paint: Paint = plain) -> str:
     """JSON indented by one tab a level, safe to print, and still the same JSON."""
-    lines = _indented(value, "\n")
+    lines = _indented(value)
     if not lines.isascii() or "\x7f" in lines:  # of ASCII, JSON's own escapes leave only that
         lines = escape_json(lines)
     if paint is plain:
@@ -91,36 +92,19 @@ def indented(value: Json, paint: Paint = plain) -> str:
     return _KEY.sub(lambda m: m[1] + paint("key", m[2]), lines)
 
 
-def _indented(value: Json, line: str) -> str:
-    r"""What ``json.dumps(value, indent="\t", ensure_ascii=False)`` says, in half its time.
-
-    Each line begins with ``line``, a line's end and the indentation. Strings are looked for first,
-    because most values are some, and not by a call for each.
-    """
-    deeper = f"{line}\t"
-    if value and isinstance(value, dict):
-        members = [
-            f"{encode_basestring(key)}: "
-            f"{encode_basestring(item) if type(item) is str else _indented(item, deeper)}"
-            for key, item in value.items()
-        ]
-        return f"{{{deeper}{f',{deeper}'.join(members)}{line}}}"
-    if value and isinstance(value, list):
-        items = [
-            encode_basestring(item) if type(item) is str else _indented(item, deeper)
-            for item in value
-        ]
-        return f"[{deeper}{f',{deeper}'.join(items)}{line}]"
-    return _SCALARS.get(type(value), _dumps)(value)
+def _indented(value: Json) -> str:
+    """By orjson, in a third of json's time, and by two spaces a level, of which tabs are made."""
+    try:
+        if _LEVEL not in orjson.dumps(value):  # else it is in a string, which is not to be changed
+            lines = orjson.dumps(value, option=orjson.OPT_INDENT_2)
+            return lines.replace(_LEVEL, b"\t").decode()
+    except TypeError:  # half a character, or a number of more than 64 bits
+        pass
+    return _encode(value)
 
 
-_dumps = json.JSONEncoder(ensure_ascii=False).encode
-_SCALARS: dict[type, Callable[[Any], str]] = {
-    int: int.__repr__,
-    bool: {True: "true", False: "false"}.__getitem__,
-    type(None): lambda _: "null",
-}
-"""What stands in JSON for values without parts: json.dumps takes 2 µs for each."""
+_LEVEL = b"  "
+_encode = json.JSONEncoder(ensure_ascii=False, indent="\t").encode
 
 
 def _request_line(transaction: Transaction, paint: Paint) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxdtap import content
-from lxdtap.content import Binary, Content, Document, Part, Parts, Text, document, read
+from lxdtap.content import Binary, Content, Document, Json, Part, Parts, Text, document, read
 from lxdtap.transaction import Body, Headers
 
 from . import builders
@@ -209,6 +210,29 @@ def test_json_that_another_reader_would_guess_at(data: bytes) -> None:
     """Only strict UTF-8, one document and numbers that are held exactly make a document."""
     assert document(data) is None
     assert isinstance(said(data, JSON), (Text, Binary))
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    # Also half a character, which JSON can only spell.
+    | st.text(st.characters(exclude_categories=())),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(JSON_VALUES, st.sampled_from([None, 1]), st.booleans())
+def test_spelling_is_no_difference(value: Json, indent: int | None, ascii_only: bool) -> None:
+    """A document says the same however it is written: as daemons write it, or otherwise."""
+    separators = (",", ":") if indent is None else None
+    written = json.dumps(value, indent=indent, ensure_ascii=ascii_only, separators=separators)
+    if not ascii_only:
+        written = re.sub(r"[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):x}", written)
+    found = document(f"{written}\n".encode())
+    assert found is not None
+    assert json.dumps(found.value) == json.dumps(value)
 
 
 def test_half_a_character_in_a_string() -> None:

@@ -14,7 +14,7 @@ from lxdtap.content import Binary, Content, Document, Json, Part, Parts, Text
 from lxdtap.log import debugformat
 from lxdtap.log.debugformat import SEPARATOR, Block
 from lxdtap.log.entries import Entry, NoteEntry, OperationEntry
-from lxdtap.terminal import coloured
+from lxdtap.terminal import coloured, escape_json
 from lxdtap.transaction import Count, Direction, Opcode, Peer, Transaction, Tunnel
 
 from .builders import (
@@ -296,6 +296,22 @@ def test_summaries_stand_for_themselves() -> None:
     assert debugformat.request_summary(of, Document(1)) == f"PUT {BASE}/1.0\n1"
     assert debugformat.response_summary(404, None) == "HTTP/404"
     assert debugformat.body(None) == ""
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.text()
+        | st.sampled_from([0.25, "two  spaces", "\ud800"]),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_json_is_indented_by_one_tab_a_level(value: Json) -> None:
+    """Whatever it holds, it is laid out as Python does it; what is not safe to print is escaped."""
+    shown = json.dumps(value, indent="\t", ensure_ascii=False)
+    assert debugformat.indented(value) == escape_json(shown)
 
 
 @pytest.mark.parametrize("text", ["\x7f", "\x1b\x7f", "\u202e", "\ud800", "\u00e9\x85"])
