@@ -19,7 +19,8 @@ The map. Arrows point at what is imported; nothing points up::
                       child           the command behind the tap, signals
       record    I/O   link -> worker  events, sent to the recorder's process, and what it does:
                         spool           first they go to a file,
-                        output          then what is made of them to the log;
+                        output          then what is made of them to the log,
+                        placing         all on a processor that disturbs nobody;
                         recording, save in the end the spool becomes a cassette;
                         direct          the same without a process, for calls of our own;
                 pure    trim, collect   by bounds on bodies, and transactions with their frames

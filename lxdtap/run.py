@@ -204,6 +204,7 @@ def _recorder(
         return Recorder(lambda: Worker(log))
     from lxdtap.cassette.cleaning import Cleaner, Rules
     from lxdtap.record import recording
+    from lxdtap.record.placing import Place
 
     rules = Rules(secrets=not options.keep_secrets, payload=options.redact_payload)
     into = recording.prepare(
@@ -214,7 +215,10 @@ def _recorder(
         base=found.base,
         hook=options.hook,
     )
-    return Recorder(lambda: Worker(log, into.spool, into.saver))
+    # A log is work for a processor of its own.
+    where = frozenset(os.sched_getaffinity(0)) if log is None else frozenset()
+    tap = os.getpid()
+    return Recorder(lambda: Worker(log, into.spool, into.saver, Place(tap, where)))
 
 
 def _output(options: Options) -> int | None:

@@ -42,6 +42,10 @@ class Direction(enum.Enum):
     RECEIVED = "received"
 
 
+SENT, RECEIVED = Direction
+"""The same where it is asked for each message: to look into an enumeration takes 0.07 µs."""
+
+
 class Moment(NamedTuple):
     """One reading of both clocks, in nanoseconds."""
 

@@ -25,6 +25,7 @@ from lxdtap.wire.fold import Fold
 from lxdtap.wire.records import decode, encode
 
 if TYPE_CHECKING:
+    from lxdtap.record.placing import Place
     from lxdtap.record.save import Saver
     from lxdtap.record.spool import Spool
 
@@ -39,6 +40,8 @@ _TICK = 0.2
 _READ = 1 << 20
 _MUCH = 4 << 20
 """Bytes after which, when nothing comes for a while, memory that is free again is given back."""
+_MANY = 64 << 10
+"""Bytes of messages in one block that come when all processors are busy with them."""
 _PATIENCE = 5.0
 
 Render = Callable[[Update], str]
@@ -94,13 +97,19 @@ class Worker:
         log: None: there is none.
         spool: None: nothing is recorded.
         saver: makes the cassette of the spool.
+        place: beside the tap, for what is little work; None: it works wherever there is room.
     """
 
     def __init__(
-        self, log: Log | None, spool: Spool | None = None, saver: Saver | None = None
+        self,
+        log: Log | None,
+        spool: Spool | None = None,
+        saver: Saver | None = None,
+        place: Place | None = None,
     ) -> None:
         self._spool = spool
         self._saver = saver
+        self._place = place
         self._trimmer = Trimmer()
         self._fold = Fold(CAPTURE)
         self._render = log.render if log is not None else None
@@ -141,12 +150,22 @@ class Worker:
             end = at + HEAD.size + length
             if len(came) < end:
                 break
+            self._settle(kind == PLAIN and length >= _MANY)
             if kind in (EVENTS, PLAIN):
                 self._work(came[at + HEAD.size : end], plain=kind == PLAIN)
             else:
                 self._other(kind)
             at = end
         return at
+
+    def _settle(self, beside: bool) -> None:
+        """Be beside the tap, or where there is room: for bodies to be hashed, or at one's ease."""
+        if self._place is None:
+            return
+        if beside:
+            self._place.follow()
+        else:
+            self._place.leave()
 
     def _other(self, kind: int) -> None:
         if kind == LOST:
@@ -252,6 +271,7 @@ class Worker:
             complain(f"the tap was killed: what it saw is saved from {self._spool.path}")
 
     def _finish(self) -> int:
+        self._settle(beside=False)
         saved = True
         if self._output is not None:
             self._finish_log(self._output)

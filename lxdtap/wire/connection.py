@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lxdtap.transaction import Direction, Moment, decode
+from lxdtap.transaction import RECEIVED, SENT, Direction, Moment, decode
 from lxdtap.wire import http1, tunnel, whole
 from lxdtap.wire.events import (
     Closed,
@@ -89,7 +89,7 @@ class Wire:
         """Take bytes that passed, if they are one whole message; None: they are not, feed them."""
         if not self._between:
             return None
-        if direction is Direction.RECEIVED:
+        if direction is RECEIVED:
             answer = whole.response(data, self._due[0].method) if self._due else None
             if answer is None:
                 return None
@@ -124,7 +124,7 @@ class Wire:
         """One side will send no more. If it was ``cut`` off, that is no body's end."""
         if self._tunnel is not None:
             return
-        if direction is Direction.SENT:
+        if direction is SENT:
             yield from self._requests_over(at)
         else:
             yield from self._responses_over(at, cut=cut)
@@ -143,7 +143,7 @@ class Wire:
             yield from self._opaque(reason, at)
 
     def _reader(self, direction: Direction) -> http1.Reader:
-        return self._requests if direction is Direction.SENT else self._responses
+        return self._requests if direction is SENT else self._responses
 
     # -- HTTP, piece by piece
 
@@ -157,7 +157,7 @@ class Wire:
                 case http1.Head():
                     yield from self._request(item, at)
                 case http1.Data():
-                    yield self._data(self._sending, Direction.SENT, item.data, at)
+                    yield self._data(self._sending, SENT, item.data, at)
                 case http1.End():
                     yield from self._request_over(item, at)
                 case _:  # garbled
@@ -185,7 +185,7 @@ class Wire:
         assert asked is not None  # an end only ever follows its head
         self._requests.forgive(asked.method)
         self._held = asked.upgrade and asked in self._due and asked is not self._answering
-        yield MessageEnd(self._connection, asked.exchange, at, Direction.SENT, end.trailers)
+        yield MessageEnd(self._connection, asked.exchange, at, SENT, end.trailers)
 
     def _request_garbled(self, reason: str, at: Moment) -> Iterator[Event]:
         """A head or a body cannot be followed: the rest of what is sent is this request's."""
@@ -195,7 +195,7 @@ class Wire:
             return
         reader.give_up()
         exchange = self._sending.exchange
-        yield Garbled(self._connection, exchange, at, Direction.SENT, reason)
+        yield Garbled(self._connection, exchange, at, SENT, reason)
 
     def _unreadable(self, reason: str, raw: bytes, at: Moment) -> Iterator[Event]:
         """Bytes that are no request make one all the same: whoever debugs must see them."""
@@ -203,9 +203,9 @@ class Wire:
         first = raw.partition(b"\n")[0].removesuffix(b"\r")
         asked = self._ask(b"?")
         yield self._head(asked, at, http1.request_line(first) or (b"?", b"", b""), ())
-        yield Garbled(self._connection, asked.exchange, at, Direction.SENT, reason)
+        yield Garbled(self._connection, asked.exchange, at, SENT, reason)
         if raw:
-            yield self._data(asked, Direction.SENT, raw, at)
+            yield self._data(asked, SENT, raw, at)
 
     def _read_responses(self, at: Moment) -> Iterator[Event]:
         reader = self._responses
@@ -214,12 +214,12 @@ class Wire:
                 case http1.Head():
                     yield from self._response(item, at)
                 case http1.Data():
-                    yield self._data(self._answering, Direction.RECEIVED, item.data, at)
+                    yield self._data(self._answering, RECEIVED, item.data, at)
                 case http1.End():
                     yield from self._response_over(item.trailers, at)
                 case http1.Garbled() if self._answering is not None:
                     exchange = self._answering.exchange
-                    yield Garbled(self._connection, exchange, at, Direction.RECEIVED, item.reason)
+                    yield Garbled(self._connection, exchange, at, RECEIVED, item.reason)
                 case _:  # garbled before any answer began
                     yield from self._opaque(f"the answer has {item.reason}", at)
 
@@ -251,7 +251,7 @@ class Wire:
         framing = http1.response_framing(head.headers, line[0], line[1], asked.method)
         if isinstance(framing, str):
             self._responses.give_up()
-            yield Garbled(self._connection, asked.exchange, at, Direction.RECEIVED, framing)
+            yield Garbled(self._connection, asked.exchange, at, RECEIVED, framing)
         else:
             self._responses.expect(framing)
         if asked.upgrade:
@@ -262,14 +262,14 @@ class Wire:
     def _response_over(self, trailers: RawHeaders, at: Moment) -> Iterator[Event]:
         asked = self._due.popleft()
         self._answering = None
-        yield MessageEnd(self._connection, asked.exchange, at, Direction.RECEIVED, trailers)
+        yield MessageEnd(self._connection, asked.exchange, at, RECEIVED, trailers)
 
     # -- the ends
 
     def _requests_over(self, at: Moment) -> Iterator[Event]:
         reader = self._requests
         if self._sending is not None:
-            yield self._cut(self._sending, Direction.SENT, at)
+            yield self._cut(self._sending, SENT, at)
         elif reader.pending and not self._held:
             yield from self._unreadable("the client stopped inside its head", reader.take(), at)
 
@@ -278,9 +278,9 @@ class Wire:
         if not cut and reader.end():
             yield from self._response_over((), at)
         elif self._answering is not None:
-            yield self._cut(self._answering, Direction.RECEIVED, at)
+            yield self._cut(self._answering, RECEIVED, at)
         elif self._due and reader.pending:
-            yield self._cut(self._due[0], Direction.RECEIVED, at)
+            yield self._cut(self._due[0], RECEIVED, at)
         elif reader.pending:
             yield from self._opaque("the daemon spoke without being asked", at)
 
@@ -331,8 +331,8 @@ class Wire:
         yield Switched(self._connection, asked.exchange, at, protocol, reason)
         self._tunnel = tunnel.Tunnel(self._connection, asked.exchange, decoders)
         rest = {
-            Direction.SENT: self._requests.take(),
-            Direction.RECEIVED: received + self._responses.take(),
+            SENT: self._requests.take(),
+            RECEIVED: received + self._responses.take(),
         }
         for direction, data in rest.items():
             if data:

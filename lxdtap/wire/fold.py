@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from lxdtap.transaction import (
     EMPTY,
+    RECEIVED,
+    SENT,
     Body,
     BytesSeen,
     Capture,
@@ -81,7 +83,7 @@ def _alone(head: bytes, direction: Direction) -> WholeMessage:
 @functools.lru_cache(_HEADS)
 def _asked(head: bytes) -> tuple[str, str, str, Headers]:
     """The beginning of the :class:`Request` with this head."""
-    told = next(spelled(_alone(head, Direction.SENT)))
+    told = next(spelled(_alone(head, SENT)))
     assert isinstance(told, RequestHead)
     return _request_line(told)
 
@@ -89,7 +91,7 @@ def _asked(head: bytes) -> tuple[str, str, str, Headers]:
 @functools.lru_cache(_HEADS)
 def _answered(head: bytes) -> tuple[int, str, str, Headers]:
     """The beginning of the :class:`Response` with this head."""
-    told = next(spelled(_alone(head, Direction.RECEIVED)))
+    told = next(spelled(_alone(head, RECEIVED)))
     assert isinstance(told, ResponseHead)
     return _status_line(told)
 
@@ -133,7 +135,7 @@ class _Tunnel:
 
     def value(self, ended: str) -> Tunnel:
         counts = {d: Count(self.frames[d], self.sizes[d]) for d in Direction}
-        sent, received = counts[Direction.SENT], counts[Direction.RECEIVED]
+        sent, received = counts[SENT], counts[RECEIVED]
         return Tunnel(self.protocol, sent, received, self.close_code, self.reason, ended)
 
 
@@ -239,7 +241,7 @@ class Fold:
     # -- whole messages: a transaction of two takes a third of the time of one that grows
 
     def _whole(self, connection: _Connection, event: WholeMessage) -> list[Update]:
-        if event.direction is Direction.SENT:
+        if event.direction is SENT:
             self.count += 1
             connection.exchanges[event.exchange] = _Waiting(self.count, event)
             return []
@@ -315,7 +317,7 @@ class Fold:
     ) -> Update | None:
         message = _message(exchange, event.direction)
         message.over, message.trailers = True, event.trailers
-        if event.direction is Direction.SENT:
+        if event.direction is SENT:
             exchange.sent = event.at.monotonic
         if not (exchange.request.over and exchange.response.over):
             return None
@@ -362,7 +364,7 @@ class Fold:
 
 
 def _message(exchange: _Exchange, direction: Direction) -> _Message:
-    return exchange.request if direction is Direction.SENT else exchange.response
+    return exchange.request if direction is SENT else exchange.response
 
 
 def _add_data(exchange: _Exchange, event: Data) -> Update | None:

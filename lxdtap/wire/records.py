@@ -14,7 +14,7 @@ from typing import Any
 
 import msgpack
 
-from lxdtap.transaction import Body, Direction, Frame, Moment, Opcode, Peer
+from lxdtap.transaction import RECEIVED, SENT, Body, Direction, Frame, Moment, Opcode, Peer
 from lxdtap.wire import events
 from lxdtap.wire.events import Data, Event, WholeMessage
 
@@ -67,12 +67,12 @@ def parts(event: Event) -> tuple[bytes, bytes | memoryview]:
     """The same in two parts, the second of which is what passed, not a copy of it."""
     if type(event) is WholeMessage:  # as most are
         number, exchange, (monotonic, wall), direction, head_size, data = event
-        sent, size = direction is Direction.SENT, _SIZE_OF_WHOLE + len(data)
+        sent, size = direction is SENT, _SIZE_OF_WHOLE + len(data)
         head = _whole(_WHOLE, size, number, exchange, monotonic, wall, sent, head_size)
         return head, data
     if type(event) is Data:
         number, exchange, (monotonic, wall), direction, passed = event
-        sent, size = direction is Direction.SENT, _OF_DATA.size + len(passed)
+        sent, size = direction is SENT, _OF_DATA.size + len(passed)
         head = _HEAD.pack(_DATA, size) + _OF_DATA.pack(number, exchange, monotonic, wall, sent)
         return head, passed
     fields: bytes = msgpack.packb(tuple(event), default=_plain, **_OPTIONS)
@@ -108,11 +108,11 @@ def _event(kind: int, record: memoryview, size: int) -> Event:
         data = bytes(record[_OF_WHOLE.size :])
         if head_size > len(data):
             raise UnreadableRecordError("a message that is shorter than its head")
-        at, way = Moment(monotonic, wall), Direction.SENT if sent else Direction.RECEIVED
+        at, way = Moment(monotonic, wall), SENT if sent else RECEIVED
         return WholeMessage(number, exchange, at, way, head_size, data)
     if kind == _DATA:
         number, exchange, monotonic, wall, sent = _OF_DATA.unpack_from(record)
-        at, way = Moment(monotonic, wall), Direction.SENT if sent else Direction.RECEIVED
+        at, way = Moment(monotonic, wall), SENT if sent else RECEIVED
         # No copy: one of 256 KiB costs as much as half of the SHA-256 of it, new pages as it takes.
         return Data(number, exchange, at, way, record[_OF_DATA.size :])
     made: Callable[..., Event] = KINDS[kind]
@@ -122,12 +122,12 @@ def _event(kind: int, record: memoryview, size: int) -> Event:
 
 def _plain(value: object) -> Any:  # noqa: ANN401 - what MessagePack knows
     if isinstance(value, Direction):
-        return value is Direction.SENT
+        return value is SENT
     raise TypeError(f"{type(value).__name__} is no part of an event")
 
 
 def _direction(sent: Any) -> Direction:  # noqa: ANN401 - hostile, maybe
-    return Direction.SENT if _is(bool)(sent) else Direction.RECEIVED
+    return SENT if _is(bool)(sent) else RECEIVED
 
 
 def _is(kind: type) -> Callable[[Any], Any]:

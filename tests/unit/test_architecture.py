@@ -48,7 +48,7 @@ RINGS = (
     {"cassette.files"},
     {
         *("record.output", "record.spool", "record.save", "record.worker"),
-        *("record.link", "record.recording", "record.direct"),
+        *("record.link", "record.recording", "record.direct", "record.placing"),
     },
     {
         *("tap.readiness", "tap.relay", "tap.listener", "tap.service", "tap.child"),

@@ -1,0 +1,132 @@
+"""On which processor a recorder works: beside its tap, where there are two, and little to do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lxdtap.record.placing import Place
+
+from .recording import SYNC, get, recorder_of, recording, serve
+from .tap import (
+    Script,
+    Served,
+    Sidecar,
+    answer,
+    ask,
+    eventually,
+    fake_daemon,
+    read_until,
+    sidecar,
+)
+
+BUSY = "import time\nwhile True: time.sleep(0.001)"
+"""A process that is on one processor or the other."""
+SMALL, LARGE = answer(SYNC), answer(bytes(1 << 20))
+
+ALL = sorted(os.sched_getaffinity(0))
+pytestmark = pytest.mark.skipif(len(ALL) < 2, reason="there is but one processor")
+
+
+@pytest.fixture
+def two() -> Iterator[frozenset[int]]:
+    """Two processors, which is all that this thread and whatever it starts may use."""
+    found = frozenset(ALL[:2])
+    os.sched_setaffinity(0, found)
+    yield found
+    os.sched_setaffinity(0, ALL)
+
+
+def is_on(pid: int, processors: frozenset[int] | set[int]) -> bool:
+    """Whether these are all that a process may use."""
+    return os.sched_getaffinity(pid) == processors
+
+
+def came(tap: Sidecar, where: set[int] | frozenset[int]) -> None:
+    """Ask until the recorder is there."""
+    recorder = recorder_of(tap)
+    eventually(lambda: ask(tap.path, get("/1.0")) and is_on(recorder, where))
+
+
+@contextlib.contextmanager
+def quiet(directory: Path, script: Script = serve) -> Iterator[Sidecar]:
+    """A tap that records, and has no log."""
+    options = ("-q", "-w", str(directory / "c.yaml"))
+    with fake_daemon(directory / "lxd", script) as daemon:
+        with sidecar(directory / "tap", daemon.path, *options, stdout=subprocess.DEVNULL) as tap:
+            yield tap
+
+
+def test_it_goes_where_its_tap_is(tmp_path: Path, two: frozenset[int]) -> None:
+    """Wherever that goes: so the other processor is the client's and the daemon's."""
+    with quiet(tmp_path) as tap:
+        for processor in (*two, *two):
+            os.sched_setaffinity(tap.process.pid, {processor})
+            came(tap, {processor})
+
+
+def test_it_goes_where_there_is_room_for_a_large_body(tmp_path: Path, two: frozenset[int]) -> None:
+    """What is to be hashed takes as long as to relay it. Then it comes back."""
+
+    def script(sock: socket.socket, served: Served) -> None:
+        large = b"/large" in read_until(sock, served, b"\r\n\r\n")
+        sock.sendall(LARGE if large else SMALL)
+
+    with quiet(tmp_path, script) as tap:
+        os.sched_setaffinity(tap.process.pid, {min(two)})
+        came(tap, {min(two)})
+        recorder = recorder_of(tap)
+        eventually(lambda: ask(tap.path, get("/large")) and is_on(recorder, two))
+        came(tap, {min(two)})
+
+
+def test_it_saves_where_there_is_room(tmp_path: Path, two: frozenset[int]) -> None:
+    """A cassette of much takes its time."""
+    with quiet(tmp_path) as tap:
+        os.sched_setaffinity(tap.process.pid, {min(two)})
+        came(tap, {min(two)})
+        tap.process.send_signal(signal.SIGUSR1)
+        recorder = recorder_of(tap)
+        eventually(lambda: is_on(recorder, two))
+
+
+def test_a_log_is_work_for_a_processor(tmp_path: Path, two: frozenset[int]) -> None:
+    """Text is made of each transaction: that takes longer than to relay it."""
+    with recording(tmp_path) as (_, tap, _):
+        for _ in range(5):
+            ask(tap.path, get("/1.0"))
+            eventually(lambda: len(tap.transactions()) > 0)
+            assert is_on(recorder_of(tap), two)
+
+
+@pytest.mark.parametrize("processors", [{0}, {0, 1, 2}])
+def test_one_or_many_processors(processors: set[int]) -> None:
+    """With one there is no choice, and of many one is left for each."""
+    before = os.sched_getaffinity(0)
+    place = Place(os.getpid(), frozenset(processors))
+    place.follow()
+    place.leave()
+    assert os.sched_getaffinity(0) == before
+
+
+def test_whom_it_followed_is_gone(two: frozenset[int]) -> None:
+    """It goes wherever there is room then."""
+
+    def follows(to: set[int] | frozenset[int]) -> bool:
+        place.follow()
+        return is_on(0, to)
+
+    with subprocess.Popen([sys.executable, "-c", BUSY]) as other:
+        os.sched_setaffinity(other.pid, {max(two)})
+        place = Place(other.pid, two)
+        eventually(lambda: follows({max(two)}))
+        other.kill()
+    eventually(lambda: follows(two))
