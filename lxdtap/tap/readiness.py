@@ -22,7 +22,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from lxdtap.clock import moment
 
@@ -68,20 +68,16 @@ class Readiness:
 
     Args:
         loop: runs it all.
-
-    Attributes:
-        at: when the sockets whose callbacks are called were found to be ready.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.at = moment()
         self._epoll = select.epoll()
         self._masks: dict[int, int] = {}  # what is registered
         self._readers: dict[int, Callback] = {}
         self._writers: dict[int, Callback] = {}
         self._gone: dict[int, Callback] = {}
-        self._after: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
+        self._after: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._until = 0  # when the turn is over; 0: the loop's own descriptors are ready
         self._leads = isinstance(loop, Loop) and loop.selector.after is None
         if isinstance(loop, Loop) and self._leads:
@@ -113,16 +109,23 @@ class Readiness:
         for callbacks in (self._readers, self._writers, self._gone):
             self._set(callbacks, sock, None)
 
-    def afterwards(self, callback: Callable[..., None], *args: object) -> None:
-        """Call this when all that were found ready together have been called back, or before."""
+    def afterwards(self, callback: Callable[..., None], *args: Any) -> None:  # noqa: ANN401 - its
+        """Call this when all that were found ready together have been called back, or before.
+
+        It is given the time too, which is one for all of them: the clocks are looked at when
+        everything was sent on.
+        """
         self._after.append((callback, args))
 
     def settle(self) -> None:
         """Call now what was to be called afterwards."""
+        if not self._after:
+            return
+        at = moment()
         while self._after:
             callback, args = self._after.popleft()
             try:
-                callback(*args)
+                callback(*args, at)
             except Exception as error:  # noqa: BLE001 - what waits behind it is not to be lost
                 self._failed(error)
 
@@ -168,8 +171,7 @@ class Readiness:
             Whether a :class:`Loop` has something of its own.
         """
         events = self._epoll.poll(seconds, _AT_ONCE)
-        self.at = moment()
-        self._until = self.at.monotonic + TURN
+        self._until = time.monotonic_ns() + TURN
         while events:
             for number, what in events:
                 try:
@@ -180,7 +182,6 @@ class Readiness:
             if time.monotonic_ns() >= self._until:
                 break
             events = self._epoll.poll(0, _AT_ONCE)
-            self.at = moment()
         return not self._until
 
     def _failed(self, error: Exception) -> None:

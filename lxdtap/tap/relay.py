@@ -21,6 +21,7 @@ import errno
 import socket
 from typing import Protocol
 
+from lxdtap.clock import moment
 from lxdtap.tap.readiness import Readiness
 from lxdtap.transaction import Direction, Moment
 
@@ -39,7 +40,7 @@ class Observer(Protocol):
     """Whoever is told what passed, after it has."""
 
     def passed(self, direction: Direction, data: bytes, at: Moment) -> None:
-        """These bytes came, found at that time, and were sent on as far as they could be."""
+        """These bytes came, and were sent on at that time, as far as they could be."""
 
     def ended(self, direction: Direction, at: Moment, *, cut: bool) -> None:
         """No more will come in this direction: its sender said so, or was cut off."""
@@ -104,7 +105,7 @@ class Link:
             self._why = self._why or how
         readiness = self._relay.readiness
         readiness.settle()  # what passed before
-        self.observer.ended(pipe.direction, readiness.at, cut=cut)
+        self.observer.ended(pipe.direction, moment(), cut=cut)
         other = self._receiving if pipe is self._sending else self._sending
         if not other.done:
             gone = self._client_gone if pipe is self._sending else self._sending.abort
@@ -199,11 +200,13 @@ class _Pipe:
             self._end(cut=False)
             return
         data = self._buffer[:size]
+        sent, error = self._send(data)
         kept = bytes(data)
-        # Before it is sent on, because where that fails the end is told of at once.
-        self._readiness.afterwards(self._passed, self.direction, kept, self._readiness.at)
-        sent = size if self._discarding else self._send(data)
-        if sent < size and not self._discarding:
+        # Before it is told that nobody reads it, because that tells of the end at once.
+        self._readiness.afterwards(self._passed, self.direction, kept)
+        if error is not None:
+            self._target_gone(error)
+        if sent < size:
             self._pending = memoryview(kept)[sent:]
             self._listen()
             self._readiness.writable(self._target, self._writable)
@@ -216,22 +219,29 @@ class _Pipe:
         self._link.source_ended(self, cut=cut)
         self._finish()
 
-    def _send(self, data: memoryview) -> int:
+    def _send(self, data: memoryview) -> tuple[int, OSError | None]:
+        """How many bytes of it need not be sent any more, and why none ever can be."""
+        if self._discarding:
+            return len(data), None
         try:
-            return self._target.send(data)
+            return self._target.send(data), None
         except (BlockingIOError, InterruptedError):
-            return 0
+            return 0, None
         except OSError as error:
-            self._link.target_gone(self, reset=error.errno == errno.ECONNRESET)
-            return len(data)
+            return len(data), error
+
+    def _target_gone(self, error: OSError) -> None:
+        self._link.target_gone(self, reset=error.errno == errno.ECONNRESET)
 
     def _writable(self) -> None:
         pending = self._pending
         if pending is None:
             return
-        sent = self._send(pending)
+        sent, error = self._send(pending)
+        if error is not None:
+            self._target_gone(error)
         if self._pending is not pending:
-            return  # the target was found to be gone, and what waited for it was dropped
+            return  # that dropped what waited for it
         self._pending = pending[sent:]
         if not self._pending:
             self._flushed()

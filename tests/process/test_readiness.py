@@ -175,17 +175,21 @@ def test_what_comes_afterwards(run: Run) -> None:
         async with pair() as (readiness, ours, theirs):
             told: list[str] = []
             failure = RuntimeError("no")
+
+            def tell(word: str, _: Moment) -> None:
+                told.append(word)
+
             asyncio.get_running_loop().set_exception_handler(
                 lambda _, context: told.append(repr(context["exception"]))
             )
 
-            def fail() -> None:
+            def fail(_: Moment) -> None:
                 raise failure
 
             def heard(sock: socket.socket) -> None:
                 told.append(sock.recv(9).decode())
                 readiness.afterwards(fail)
-                readiness.afterwards(told.append, "afterwards")
+                readiness.afterwards(tell, "afterwards")
                 if len(told) > 5:
                     readiness.settle()
 
@@ -203,8 +207,8 @@ def test_what_comes_afterwards(run: Run) -> None:
     run(scene())
 
 
-def test_when_they_were_ready(run: Run) -> None:
-    """One time for all that were ready together: neither before they were, nor after they are."""
+def test_when_they_came(run: Run) -> None:
+    """One time for all that were ready together: when all of them have been called back."""
 
     async def scene() -> None:
         async with pair() as (readiness, ours, theirs):
@@ -212,7 +216,7 @@ def test_when_they_were_ready(run: Run) -> None:
 
             def heard(sock: socket.socket) -> None:
                 sock.recv(9)
-                times.append(readiness.at)
+                readiness.afterwards(times.append)
                 time.sleep(0.01)
 
             for sock, other in ((ours, theirs), (theirs, ours)):
@@ -221,7 +225,7 @@ def test_when_they_were_ready(run: Run) -> None:
             sent = moment()
             await turns(0.05)
             assert times[0] == times[1]
-            assert sent.monotonic <= times[0].monotonic < moment().monotonic - 20_000_000
+            assert sent.monotonic + 20_000_000 <= times[0].monotonic <= moment().monotonic
 
     run(scene())
 
