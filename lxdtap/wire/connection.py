@@ -30,6 +30,7 @@ from lxdtap.wire.events import (
     WholeMessage,
 )
 from lxdtap.wire.http1 import RawHeaders
+from lxdtap.wire.whole import NOTHING, Like
 
 STARTTLS = b"STARTTLS"
 """What lxd-user and incus-user send first (LXD's lxd/endpoints/listeners/starttls.go).
@@ -68,6 +69,7 @@ class Wire:
         self._held = False  # client bytes wait for the verdict on an upgrade
         self._tunnel: tunnel.Tunnel | None = None  # what follows it after HTTP
         self._between = True  # two messages, in both directions
+        self._last_request = self._last_response = NOTHING  # that came whole
 
     @property
     def idle(self) -> bool:
@@ -89,21 +91,33 @@ class Wire:
         """Take bytes that passed, if they are one whole message; None: they are not, feed them."""
         if not self._between:
             return None
-        if direction is RECEIVED:
-            answer = whole.response(data, self._due[0].method) if self._due else None
-            if answer is None:
-                return None
-            exchange, (head_size, told) = self._due.popleft().exchange, answer
+        if direction is SENT:
+            head, method, framing = self._last_request  # most are like it
+            if not data.startswith(head):
+                head, method, framing = self._last_request = self._request_like(data)
+        elif self._due:
+            asked = self._due[0].method
+            head, method, framing = self._last_response
+            if method != asked or not data.startswith(head):
+                head, method, framing = self._last_response = whole.response(data, asked)
         else:
-            question = whole.request(data)
-            if question is None or (not self._exchanges and data.startswith(STARTTLS)):
-                return None
-            method, head_size, told = question
+            return None
+        size = len(head)
+        told = data if len(data) - size == framing else whole.joined(data, size, framing)
+        if told is None:
+            return None
+        if direction is SENT:
             exchange = self._exchanges
             self._exchanges += 1
             self._due.append(_Asked(exchange, method, upgrade=False))
             self._requests.forgive(method)
-        return WholeMessage(self._connection, exchange, at, direction, head_size, told)
+        else:
+            exchange = self._due.popleft().exchange
+        return WholeMessage(self._connection, exchange, at, direction, size, told)
+
+    def _request_like(self, data: bytes) -> Like:
+        begins = not self._exchanges and data.startswith(STARTTLS)
+        return NOTHING if begins else whole.request(data)
 
     def feed(self, direction: Direction, data: bytes, at: Moment) -> Iterator[Event]:
         """Take bytes that passed in one direction."""

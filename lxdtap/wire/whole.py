@@ -1,8 +1,9 @@
 """Messages that come whole, in one read, with nothing before or after: most do.
 
 They need no reader. Their heads are looked through once and remembered, because clients and
-daemons say the same again and again. What is not as plain as that is left to :mod:`http1
-<lxdtap.wire.http1>`, whose rules these are too: what is whole here, it would read the same.
+daemons say the same again and again, most often what they said last on the same connection. What is
+not as plain as that is left to :mod:`http1 <lxdtap.wire.http1>`, whose rules these are too: what is
+whole here, it would read the same.
 
 Without it, following a message costs a multiple of relaying it: see the documentation's page on
 speed for the figures.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from lxdtap.transaction import Direction
 from lxdtap.wire import http1
@@ -37,34 +39,48 @@ _REQUEST_LINE = b"?", b"", b""
 _STATUS_LINE = b"", 0, b""
 
 
-def request(data: bytes) -> tuple[bytes, int, bytes] | None:
-    """Whether these bytes are one request and nothing else.
+class Like(NamedTuple):
+    """What a message is like: its head, the method it has or answers, the framing of its body."""
 
-    Returns:
-        Its method, the size of its head, and the bytes without chunks; None: they are not.
+    head: bytes
+    method: bytes
+    framing: int
+
+
+NOTHING = Like(b"\0", b"", -99)
+"""What no message is like."""
+
+
+def request(data: bytes) -> Like:
+    """What the request is like that these bytes begin with; :data:`NOTHING`: it is not plain."""
+    return _request(_head(data))
+
+
+def response(data: bytes, method: bytes) -> Like:
+    """What the final response to ``method`` is like that these bytes begin with; as a request."""
+    return _response(_head(data), method)
+
+
+def joined(data: bytes, at: int, framing: int) -> bytes | None:
+    """A message without chunks, if it has some, all of them, no trailers, and nothing behind them.
+
+    Args:
+        data: all of it.
+        at: where its body begins.
+        framing: of that.
     """
-    # Where no head ends, these are three bytes, which are none.
-    size = data.find(_END_OF_HEAD, 0, LONGEST_HEAD) + len(_END_OF_HEAD)
-    plain = _request(data[:size])
-    if plain is None:
+    if framing != http1.CHUNKED:
         return None
-    method, framing = plain
-    whole = data if len(data) - size == framing else _joined(data, size, framing)
-    return None if whole is None else (method, size, whole)
-
-
-def response(data: bytes, method: bytes) -> tuple[int, bytes] | None:
-    """Whether these bytes are one final response to ``method`` and nothing else.
-
-    Returns:
-        The size of its head, and the bytes without chunks; None: they are not.
-    """
-    size = data.find(_END_OF_HEAD, 0, LONGEST_HEAD) + len(_END_OF_HEAD)
-    framing = _response(data[:size], method == b"HEAD")
-    if framing is None:
-        return None
-    whole = data if len(data) - size == framing else _joined(data, size, framing)
-    return None if whole is None else (size, whole)
+    chunks = [data[:at]]
+    while (line := _CHUNK.match(data, at)) and len(chunks) <= MOST_CHUNKS:
+        begin, size = line.end(), int(line[1], 16)
+        at = begin + size + 2
+        if data[at - 2 : at] != b"\r\n":
+            return None
+        if not size:
+            return b"".join(chunks) if at == len(data) else None
+        chunks.append(data[begin : at - 2])
+    return None
 
 
 def spelled(message: WholeMessage) -> Iterator[RequestHead | OfExchange]:
@@ -89,45 +105,33 @@ def parsed(head: bytes) -> http1.Head:
     return http1.parse_head(head)
 
 
+def _head(data: bytes) -> bytes:
+    """All up to the first empty line; where there is none, these are three bytes, and no head."""
+    return data[: data.find(_END_OF_HEAD, 0, LONGEST_HEAD) + len(_END_OF_HEAD)]
+
+
 @functools.lru_cache(_HEADS)
-def _request(head: bytes) -> tuple[bytes, int] | None:
-    """The method, and the framing of the body; None for what is not plain."""
+def _request(head: bytes) -> Like:
     start, headers, _ = parsed(head)
     line = _plain(head) and http1.request_line(start)
     if not line or http1.values(headers, b"upgrade"):
-        return None
+        return NOTHING
     framing = http1.request_framing(headers, line[2])
-    return None if isinstance(framing, str) else (line[0], framing)
+    return NOTHING if isinstance(framing, str) else Like(head, line[0], framing)
 
 
 @functools.lru_cache(_HEADS)
-def _response(head: bytes, to_head: bool) -> int | None:
-    """The framing of the body; None for what is not plain, or not whole by itself."""
+def _response(head: bytes, method: bytes) -> Like:
     start, headers, _ = parsed(head)
     line = _plain(head) and http1.status_line(start)
     if not line or line[1] < 200:
-        return None
-    method = b"HEAD" if to_head else b""
+        return NOTHING
     framing = http1.response_framing(headers, line[0], line[1], method)
-    return None if isinstance(framing, str) or framing == http1.UNTIL_CLOSE else framing
+    if isinstance(framing, str) or framing == http1.UNTIL_CLOSE:
+        return NOTHING
+    return Like(head, method, framing)
 
 
 def _plain(head: bytes) -> bool:
     """Whether it is a head to its last byte, and not to an earlier one."""
     return head[:1] not in b"\r\n" and http1.end_of_head(head) == len(head)
-
-
-def _joined(data: bytes, at: int, framing: int) -> bytes | None:
-    """The bytes without chunks, if their body is chunked from there on, whole, without trailers."""
-    if framing != http1.CHUNKED:
-        return None
-    chunks = [data[:at]]
-    while (line := _CHUNK.match(data, at)) and len(chunks) <= MOST_CHUNKS:
-        begin, size = line.end(), int(line[1], 16)
-        at = begin + size + 2
-        if data[at - 2 : at] != b"\r\n":
-            return None
-        if not size:
-            return b"".join(chunks) if at == len(data) else None
-        chunks.append(data[begin : at - 2])
-    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lxdtap.transaction import NOTHING, Count, Direction, Opcode
@@ -27,6 +27,7 @@ from .conversation import (
 TEXT = b"\x81\x02hi"
 SFTP = UPGRADE.replace(b"websocket", b"sftp")
 LONG_POST = b"POST /1.0 HTTP/1.1\r\nContent-Length: 10\r\n\r\nhalf"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
 LONG_OK = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
 
 
@@ -458,3 +459,43 @@ def test_what_is_whole_may_follow_what_was_not() -> None:
     words = (">>", GET[:-1], GET[-1:], "<<", OK, ">>", GET, "<<", OK[:-1], OK[-1:], ">>", GET)
     told = talk(*words, b"", "<<", OK).finished
     assert statuses(told) == [200, 200, 200]
+
+
+HEAD = GET.replace(b"GET", b"HEAD")
+MORE = OK.replace(b": 2", b": 4") + b"hi"
+EXCHANGES = [
+    (GET, OK),
+    (GET, OK[:-2] + b"ho"),
+    (GET, MORE),
+    (GET, b"HTTP/1.1 204 No\r\n\r\n"),
+    (HEAD, OK[:-2]),
+    (POST, REFUSED),
+    (POST[:-4] + b"pong", OK),
+    (GET.replace(b"\r\n\r\n", b"\r\nX: y\r\n\r\n"), CHUNKED),
+    (GET, CHUNKED.replace(b"hi", b"ho")),
+]
+"""Some that begin alike and are not, and some that are."""
+
+
+@given(st.lists(st.tuples(st.sampled_from(EXCHANGES), st.sampled_from([0, 2]))))
+@example([((HEAD, OK[:-2]), 0), ((GET, OK), 2)])
+def test_what_came_before_is_no_difference(
+    exchanges: list[tuple[tuple[bytes, bytes], int]],
+) -> None:
+    """However alike messages on one connection are, each says what it would say alone."""
+    together, alone = talk(), []
+    for (asked, answer), later in exchanges:
+        end = len(answer) - later
+        words = (">>", asked, "<<", answer[:end], answer[end:])
+        together.say(*words)
+        alone.append(talk(*words).only)
+    said = [(told.request, told.response) for told in together.finished]
+    assert said == [(told.request, told.response) for told in alone]
+
+
+@pytest.mark.parametrize("rest", [b"", b"p", b"ping!"])
+def test_a_head_as_before_with_another_body(rest: bytes) -> None:
+    """A body that is not all there, or has more behind it, is not taken for the last one."""
+    here = talk(">>", POST, "<<", OK)
+    assert here.wire.whole(Direction.SENT, POST, here.at) is not None
+    assert here.wire.whole(Direction.SENT, POST[:-4] + rest, here.at) is None
