@@ -54,7 +54,7 @@ class Recorder:
         here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self._sock = here
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._block: list[bytes | memoryview] = []  # events that wait for others
+        self._block = memoryview(bytearray(BLOCK + LARGE))  # events that wait for others
         self._filled = 0
         self._plain = True
         self._waiting: deque[bytes | memoryview] = deque()  # what the socket did not take yet
@@ -88,12 +88,14 @@ class Recorder:
         if plain is not self._plain:
             self._close_block()
             self._plain = plain
-        if len(data) >= LARGE:
+        begin, middle = self._filled, self._filled + len(record)
+        end = middle + len(data)
+        if end - begin > LARGE:
             self._add_large(record, data)
             return
-        self._block += (record, data)
-        self._filled += len(record) + len(data)
-        if self._filled >= BLOCK:
+        self._block[begin:middle], self._block[middle:end] = record, data
+        self._filled = end
+        if end >= BLOCK:
             self._flush()
         elif not self._soon:
             self._flush_soon()
@@ -143,16 +145,20 @@ class Recorder:
         """Make it a block of its own, without a copy of what it holds."""
         self._close_block()
         size = len(record) + len(data)
-        self._waiting += (HEAD.pack(PLAIN if self._plain else EVENTS, size), record, data)
+        self._waiting += (HEAD.pack(PLAIN if self._plain else EVENTS, size), record)
+        if data:
+            self._waiting.append(data)
         self._size += HEAD.size + size
         self._flush()
 
-    def _close_block(self) -> None:
-        if self._block:
+    def _close_block(self, *, copy: bool = True) -> None:
+        """Have it wait to be sent; without a copy only until its place is taken by the next."""
+        if self._filled:
             head = HEAD.pack(PLAIN if self._plain else EVENTS, self._filled)
-            self._waiting += (head, b"".join(self._block))
+            block = self._block[: self._filled]
+            self._waiting += (head, bytes(block) if copy else block)
             self._size += len(head) + self._filled
-            self._block, self._filled = [], 0
+            self._filled = 0
 
     def _put(self, kind: int) -> None:
         """Say something that is no event."""
@@ -172,9 +178,12 @@ class Recorder:
 
     def _flush(self) -> None:
         """Send what the socket takes; go on when it takes more."""
-        self._close_block()
+        filled = self._filled
+        self._close_block(copy=False)
         self._send()
         blocked = bool(self._waiting)
+        if filled and blocked:
+            self._waiting[-1] = bytes(self._waiting[-1])
         if self._loop is None or blocked is self._blocked:
             return
         self._blocked = blocked
@@ -196,7 +205,6 @@ class Recorder:
             except OSError:
                 self._dead = True
                 self._waiting.clear()
-                self._block.clear()
                 self._size = self._filled = 0
                 self._ended()
                 return

@@ -15,13 +15,15 @@ import pytest
 
 from lxdtap.record.placing import Place
 
-from .recording import SYNC, get, recorder_of, recording, serve
+from .recording import get, recorder_of, recording
 from .tap import (
     Script,
     Served,
     Sidecar,
+    always,
     answer,
     ask,
+    connect,
     eventually,
     fake_daemon,
     read_until,
@@ -30,7 +32,8 @@ from .tap import (
 
 BUSY = "import time\nwhile True: time.sleep(0.001)"
 """A process that is on one processor or the other."""
-SMALL, LARGE = answer(SYNC), answer(bytes(1 << 20))
+MANY, LARGE = answer(bytes(50_000), close=False), answer(bytes(1 << 20))
+"""An answer of which a few are much, and one that is."""
 
 ALL = sorted(os.sched_getaffinity(0))
 pytestmark = pytest.mark.skipif(len(ALL) < 2, reason="there is but one processor")
@@ -51,14 +54,24 @@ def is_on(pid: int, processors: frozenset[int] | set[int]) -> bool:
 
 
 def came(tap: Sidecar, where: set[int] | frozenset[int]) -> None:
-    """Ask until the recorder is there."""
+    """Ask for so much at once that they are busy, until the recorder is there."""
     recorder = recorder_of(tap)
-    eventually(lambda: ask(tap.path, get("/1.0")) and is_on(recorder, where))
+    with connect(tap.path) as sock:
+
+        def is_there() -> bool:
+            sock.sendall(get("/1.0", close=False))
+            answered = b""
+            while len(answered) < len(MANY):
+                answered += sock.recv(1 << 17)
+            return is_on(recorder, where)
+
+        eventually(is_there)
 
 
 @contextlib.contextmanager
-def quiet(directory: Path, script: Script = serve) -> Iterator[Sidecar]:
+def quiet(directory: Path, script: Script | None = None) -> Iterator[Sidecar]:
     """A tap that records, and has no log."""
+    script = script or always(MANY)
     options = ("-q", "-w", str(directory / "c.yaml"))
     with fake_daemon(directory / "lxd", script) as daemon:
         with sidecar(directory / "tap", daemon.path, *options, stdout=subprocess.DEVNULL) as tap:
@@ -77,8 +90,10 @@ def test_it_goes_where_there_is_room_for_a_large_body(tmp_path: Path, two: froze
     """What is to be hashed takes as long as to relay it. Then it comes back."""
 
     def script(sock: socket.socket, served: Served) -> None:
-        large = b"/large" in read_until(sock, served, b"\r\n\r\n")
-        sock.sendall(LARGE if large else SMALL)
+        while head := read_until(sock, served, b"\r\n\r\n"):
+            sock.sendall(LARGE if b"/large" in head else MANY)
+            if b"/large" in head:
+                return
 
     with quiet(tmp_path, script) as tap:
         os.sched_setaffinity(tap.process.pid, {min(two)})
@@ -96,6 +111,17 @@ def test_it_saves_where_there_is_room(tmp_path: Path, two: frozenset[int]) -> No
         tap.process.send_signal(signal.SIGUSR1)
         recorder = recorder_of(tap)
         eventually(lambda: is_on(recorder, two))
+
+
+def test_it_works_at_its_ease_where_there_is_time(tmp_path: Path, two: frozenset[int]) -> None:
+    """A request now and then keeps no processor busy."""
+    with quiet(tmp_path) as tap:
+        os.sched_setaffinity(tap.process.pid, {min(two)})
+        came(tap, {min(two)})
+        recorder = recorder_of(tap)
+        with connect(tap.path) as sock:
+            sock.sendall(get("/1.0"))
+            eventually(lambda: is_on(recorder, two))
 
 
 def test_a_log_is_work_for_a_processor(tmp_path: Path, two: frozenset[int]) -> None:
