@@ -15,7 +15,7 @@ import time
 
 FEW = 2
 """Processors, of which the recorder is to leave one alone."""
-OFTEN = 0.005
+OFTEN = 0.02
 """Seconds after which it is looked again where the tap is: it costs 20 µs."""
 _PROCESSOR = 36
 """The field of proc(5)'s stat that says so, counted from the one behind the name."""
