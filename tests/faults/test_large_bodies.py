@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import random
+import resource
 import signal
+import subprocess
 import time
 from pathlib import Path
+
+import pytest
 
 from tests.campaign import Campaign
 from tests.process.callers import resident
@@ -79,6 +84,24 @@ def download(path: str, size: int) -> str:
         while data := sock.recv(MIB):
             found.update(data)
         return found.hexdigest()
+
+
+def faults(pid: int) -> int:
+    """How often a process was given a new page of memory (proc(5), minflt)."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its malloc is meant")
+def test_memory_is_taken_once(tmp_path: Path) -> None:
+    """What one piece of a body had is there for the next: not new pages for each."""
+    size = 64 * MIB
+    options = ("-q", "-w", str(tmp_path / "w.yaml"))
+    with upstream(tmp_path / "daemon", plays) as daemon:
+        with sidecar(tmp_path / "tap", daemon.path, *options, stdout=subprocess.DEVNULL) as tap:
+            download(tap.path, size)
+            before = faults(tap.process.pid)
+            download(tap.path, size)
+            assert faults(tap.process.pid) - before < size // resource.getpagesize() / 8
 
 
 def test_both_ways(tmp_path: Path, campaign: Campaign) -> None:
