@@ -26,7 +26,7 @@ STUCK = 1.0
 BLOCK = 256 << 10
 """Bytes of events that are sent at once, without waiting for more."""
 LARGE = 64 << 10
-"""Bytes from which on a copy is worth to be spared."""
+"""Bytes of an event; of more, a copy is worth to be spared."""
 SOON = 0.02
 """Seconds for which events wait for others: one frame of a film, and the log is read by people. To
 wake the recorder for each would cost the tap as much as the rest of its work, and the daemon, which

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterable
 
 FEW = 2
 """Processors, of which the recorder is to leave one alone."""
@@ -46,19 +47,26 @@ class Place:
         self._looked = now
         try:
             stat = os.pread(self._stat, 1024, 0)
-        except OSError:  # it has ended
+            processor = int(stat.rpartition(b")")[2].split()[_PROCESSOR])
+        except (
+            OSError,
+            ValueError,
+            IndexError,
+        ):  # it has ended, or proc(5) is another
             self.leave()
             return
-        self._go(int(stat.rpartition(b")")[2].split()[_PROCESSOR]))
+        if processor != self._beside and _go({processor}):
+            self._beside = processor
 
     def leave(self) -> None:
         """Go wherever there is room."""
-        self._go(None)
+        if self._beside is not None and _go(self._processors):
+            self._beside = None
 
-    def _go(self, processor: int | None) -> None:
-        if processor == self._beside:
-            return
-        self._beside = processor
-        where = self._processors if processor is None else {processor}
-        with contextlib.suppress(OSError):  # somebody has just taken that processor away from us
-            os.sched_setaffinity(0, where)
+
+def _go(processors: Iterable[int]) -> bool:
+    try:
+        os.sched_setaffinity(0, processors)
+    except OSError:  # they have just been taken away from us
+        return False
+    return True

@@ -210,6 +210,7 @@ class Worker:
         if self._aside:
             self._again = True
             return
+        self._settle(beside=False)  # which the other process inherits
         self._aside = os.fork()
         if not self._aside:
             saved = False

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from lxdtap.record.placing import Place
 
+from .callers import children
 from .recording import get, recorder_of, recording
 from .tap import (
     Script,
@@ -53,16 +55,21 @@ def is_on(pid: int, processors: frozenset[int] | set[int]) -> bool:
     return os.sched_getaffinity(pid) == processors
 
 
+def exchange(sock: socket.socket) -> None:
+    """A request, and its answer."""
+    sock.sendall(get("/1.0", close=False))
+    left = len(MANY)
+    while left:
+        left -= len(sock.recv(1 << 17))
+
+
 def came(tap: Sidecar, where: set[int] | frozenset[int]) -> None:
     """Ask for so much at once that they are busy, until the recorder is there."""
     recorder = recorder_of(tap)
     with connect(tap.path) as sock:
 
         def is_there() -> bool:
-            sock.sendall(get("/1.0", close=False))
-            answered = b""
-            while len(answered) < len(MANY):
-                answered += sock.recv(1 << 17)
+            exchange(sock)
             return is_on(recorder, where)
 
         eventually(is_there)
@@ -107,10 +114,19 @@ def test_it_saves_where_there_is_room(tmp_path: Path, two: frozenset[int]) -> No
     """A cassette of much takes its time."""
     with quiet(tmp_path) as tap:
         os.sched_setaffinity(tap.process.pid, {min(two)})
-        came(tap, {min(two)})
-        tap.process.send_signal(signal.SIGUSR1)
-        recorder = recorder_of(tap)
-        eventually(lambda: is_on(recorder, two))
+        for _ in range(4):
+            came(tap, {min(two)})
+            for _ in range(2):  # the second is saved once the first is
+                tap.process.send_signal(signal.SIGUSR1)
+            recorder, savers = recorder_of(tap), set()
+            with connect(tap.path) as sock:
+                until = time.monotonic() + 0.5
+                while time.monotonic() < until:
+                    exchange(sock)
+                    for saver in children(recorder):
+                        with contextlib.suppress(OSError):
+                            savers.add(frozenset(os.sched_getaffinity(saver)))
+            assert savers == {two}
 
 
 def test_it_works_at_its_ease_where_there_is_time(tmp_path: Path, two: frozenset[int]) -> None:
@@ -126,11 +142,14 @@ def test_it_works_at_its_ease_where_there_is_time(tmp_path: Path, two: frozenset
 
 def test_a_log_is_work_for_a_processor(tmp_path: Path, two: frozenset[int]) -> None:
     """Text is made of each transaction: that takes longer than to relay it."""
-    with recording(tmp_path) as (_, tap, _):
-        for _ in range(5):
-            ask(tap.path, get("/1.0"))
-            eventually(lambda: len(tap.transactions()) > 0)
-            assert is_on(recorder_of(tap), two)
+    with recording(tmp_path, script=always(MANY)) as (_, tap, _):
+        recorder, seen = recorder_of(tap), set()
+        with connect(tap.path) as sock:
+            for _ in range(100):
+                exchange(sock)
+                seen.add(frozenset(os.sched_getaffinity(recorder)))
+        eventually(lambda: len(tap.transactions()) == 100)
+        assert seen == {two}
 
 
 @pytest.mark.parametrize("processors", [{0}, {0, 1, 2}])

@@ -32,10 +32,11 @@ from lxdtap.log.render import renderer
 from lxdtap.record import spool
 from lxdtap.record.link import Recorder
 from lxdtap.record.recording import prepare
-from lxdtap.record.worker import END, HEAD, LOST, Log, Worker, give_back
+from lxdtap.record.worker import END, HEAD, LOST, PLAIN, Log, Worker, give_back
 from lxdtap.redact import Redactor
 from lxdtap.transaction import Direction, Moment, Update
-from lxdtap.wire.events import Opened, WholeMessage
+from lxdtap.wire.events import Event, Opened, WholeMessage
+from lxdtap.wire.records import decode
 
 from .callers import children, resident
 from .recording import (
@@ -152,6 +153,40 @@ def test_a_tap_that_never_was_leaves_nothing(tmp_path: Path, begun: bool) -> Non
     assert recorder.finish(begun=begun)
     into.spool.close(remove=False)
     assert [p.name for p in tmp_path.iterdir()] == (["c.yaml"] if begun else [])
+
+
+class _Late(Worker):
+    """Reads nothing until much waits for it, and then writes down all of it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(None)
+        self._path = path
+
+    def run(self, sock: socket.socket) -> int:
+        time.sleep(0.5)
+        came = b""
+        while data := sock.recv(1 << 20):
+            came += data
+        self._path.write_bytes(came)
+        return 0
+
+
+def test_what_waits_is_as_it_was_heard(tmp_path: Path) -> None:
+    """However late it is read: what comes meanwhile does not take its place."""
+    told = [
+        WholeMessage(1, number, Moment(number, 0), Direction.SENT, 4, number.to_bytes(4) * 500)
+        for number in range(3000)
+    ]
+    recorder = Recorder(lambda: _Late(tmp_path / "came"))
+    for event in told:
+        recorder.hear(event)
+    assert recorder.finish()
+    came, at, heard = (tmp_path / "came").read_bytes(), 0, list[Event]()
+    while at < len(came):
+        kind, size = HEAD.unpack_from(came, at)
+        at += HEAD.size + size
+        heard += decode(came[at - size : at]) if kind == PLAIN else []
+    assert heard == told
 
 
 def test_what_was_lost_is_told_in_the_log(tmp_path: Path) -> None:
