@@ -216,9 +216,10 @@ def _recorder(
         hook=options.hook,
     )
     # A log is work for a processor of its own.
-    where = frozenset(os.sched_getaffinity(0)) if log is None else frozenset()
-    tap = os.getpid()
-    return Recorder(lambda: Worker(log, into.spool, into.saver, Place(tap, where)))
+    tap, processors = os.getpid(), frozenset(os.sched_getaffinity(0))
+    return Recorder(
+        lambda: Worker(log, into.spool, into.saver, Place(tap, processors) if log is None else None)
+    )
 
 
 def _output(options: Options) -> int | None:

@@ -48,12 +48,8 @@ class Place:
         try:
             stat = os.pread(self._stat, 1024, 0)
             processor = int(stat.rpartition(b")")[2].split()[_PROCESSOR])
-        except (
-            OSError,
-            ValueError,
-            IndexError,
-        ):  # it has ended, or proc(5) is another
-            self.leave()
+        except (OSError, ValueError, IndexError):
+            self.leave()  # it has ended, or this is another proc(5)
             return
         if processor != self._beside and _go({processor}):
             self._beside = processor
