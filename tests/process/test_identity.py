@@ -484,13 +484,13 @@ def test_signals_for_all_of_us(place: Place) -> None:
 def test_it_holds_nothing_open(place: Place) -> None:
     """Its own socket and stderr: else the log would not end with the tap."""
     with place.sidecar("-v") as sidecar:
+        before = sidecar.descriptors  # while nobody is connected
         assert seen(ANNA.ask(sidecar.path)) == told(ANNA)
         directory = f"/proc/{connector(sidecar)}/fd"
         held = {name: os.readlink(f"{directory}/{name}") for name in os.listdir(directory)}
         assert held.pop("0") == held.pop("1") == "/dev/null"
         assert held.pop("2").startswith("pipe:")
         assert [link.partition(":")[0] for link in held.values()] == ["socket"]
-        before = sidecar.descriptors
         assert len(heard(BERT.start(sidecar.path, 50))) == 50
         tap.eventually(lambda: sidecar.descriptors == before)
         assert len(os.listdir(directory)) == 4
