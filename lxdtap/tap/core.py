@@ -238,8 +238,18 @@ class _Tapped:
         wire = self._wire
         if wire is None:
             return
-        if self._looks or not self._read_whole(wire, direction, data, at):
+        message = None
+        if not self._looks:
+            try:
+                message = wire.whole(direction, data, at)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the bytes must go on
+                self._fault(error, at)
+        if message is None:
             self._look(_Look(wire.feed(direction, data, at), len(data), at))
+        else:  # it is told of without any of the below
+            self._hear(message)
+            if self.refusal is not None:
+                self.refusal.asked(wire)
         self._brought += len(data)
         if self._brought > MUCH and not self._resting:
             self._rest()
@@ -258,19 +268,6 @@ class _Tapped:
         self._look(_Look(events, 0, at))
 
     # -- looking
-
-    def _read_whole(self, wire: Wire, direction: Direction, data: bytes, at: Moment) -> bool:
-        """Tell of a message that came at once, without any of the below; whether it did."""
-        try:
-            message = wire.whole(direction, data, at)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the bytes must go on
-            self._fault(error, at)
-            return False
-        if message is not None:
-            self._hear(message)
-            if self.refusal is not None:
-                self.refusal.asked(wire)
-        return message is not None
 
     def catch_up(self, until: int | None) -> bool:
         """Look at what waits until that time, monotonic nanoseconds; whether that was all."""

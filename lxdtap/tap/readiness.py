@@ -22,19 +22,22 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from lxdtap.clock import moment
+from lxdtap.transaction import Direction, Moment
 
 TURN = 2_000_000
 """Nanoseconds after which the loop's other work has its turn."""
 _AT_ONCE = 64
+_ONLY_READ = select.EPOLLIN
 _READ = ~select.EPOLLOUT
 _WRITE = ~select.EPOLLIN
 _OVER = select.EPOLLHUP | select.EPOLLERR
 """Reported whether asked for or not, and to all: reading and writing say what it is."""
 
 Callback = Callable[[], None]
+Tell = Callable[[Direction, bytes, Moment], None]
 
 
 class _HasNumber(Protocol):
@@ -68,6 +71,11 @@ class Readiness:
 
     Args:
         loop: runs it all.
+
+    Attributes:
+        afterwards: have somebody told, when all that were found ready together have been called
+            back, or before, of bytes that came. The time is one for all of them: the clocks are
+            looked at when everything was sent on.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -77,7 +85,8 @@ class Readiness:
         self._readers: dict[int, Callback] = {}
         self._writers: dict[int, Callback] = {}
         self._gone: dict[int, Callback] = {}
-        self._after: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._after: deque[tuple[Tell, Direction, bytes]] = deque()
+        self.afterwards = self._after.append
         self._until = 0  # when the turn is over; 0: the loop's own descriptors are ready
         self._leads = isinstance(loop, Loop) and loop.selector.after is None
         if isinstance(loop, Loop) and self._leads:
@@ -109,23 +118,15 @@ class Readiness:
         for callbacks in (self._readers, self._writers, self._gone):
             self._set(callbacks, sock, None)
 
-    def afterwards(self, callback: Callable[..., None], *args: Any) -> None:  # noqa: ANN401 - its
-        """Call this when all that were found ready together have been called back, or before.
-
-        It is given the time too, which is one for all of them: the clocks are looked at when
-        everything was sent on.
-        """
-        self._after.append((callback, args))
-
     def settle(self) -> None:
-        """Call now what was to be called afterwards."""
+        """Tell now what was to be told afterwards."""
         if not self._after:
             return
         at = moment()
         while self._after:
-            callback, args = self._after.popleft()
+            tell, direction, data = self._after.popleft()
             try:
-                callback(*args, at)
+                tell(direction, data, at)
             except Exception as error:  # noqa: BLE001 - what waits behind it is not to be lost
                 self._failed(error)
 
@@ -175,7 +176,10 @@ class Readiness:
         while events:
             for number, what in events:
                 try:
-                    self._call(number, what)
+                    if what == _ONLY_READ and (reader := self._readers.get(number)):
+                        reader()  # as most
+                    else:
+                        self._call(number, what)
                 except Exception as error:  # noqa: BLE001 - the others' turn is not to be lost
                     self._failed(error)
             self.settle()

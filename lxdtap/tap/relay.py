@@ -31,8 +31,8 @@ LARGE = 64 << 10
 """Bytes of one read that are looked at before others' are sent on: so 4 MiB wait, at most."""
 AT_HAND = 4 << 20
 """Bytes of which malloc keeps twice as many at hand, once it has given out and got back as many in
-one piece (mallopt(3), M_MMAP_THRESHOLD). Else it gives the memory of a large body's pieces back to
-the kernel, and takes new pages for the next ones: a fifth of what a download takes."""
+one piece (mallopt(3), M_MMAP_THRESHOLD). Else it asks the kernel for new pages for each read, and
+gives them back: 14 µs a read, and a fifth of what a download takes."""
 GRACE = 0.5
 """Seconds for which the daemon is still listened to when the client is gone.
 
@@ -59,7 +59,6 @@ class Relay:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.readiness = Readiness(loop)
-        self.buffer = memoryview(bytearray(BUFFER))
         bytearray(AT_HAND)  # not to be used: to have been
 
     def join(self, client: socket.socket, daemon: socket.socket, observer: Observer) -> Link:
@@ -163,7 +162,7 @@ class _Pipe:
         self._link = link
         self._passed = link.observer.passed
         self._readiness = relay.readiness
-        self._buffer = relay.buffer
+        self._afterwards = relay.readiness.afterwards
         self._pending: memoryview | None = None  # read, not yet accepted by the target
         self._discarding = False
         self._ended = False  # the source's end was read
@@ -195,28 +194,30 @@ class _Pipe:
 
     def _readable(self) -> None:
         try:
-            size = self.source.recv_into(self._buffer)
+            data = self.source.recv(BUFFER)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             self._end(cut=True)
             return
-        if not size:
+        if not data:
             self._end(cut=False)
             return
-        data = self._buffer[:size]
-        sent, error = self._send(data)
-        kept = bytes(data)
+        size, sent = len(data), self._send(data)
         # Before it is told that nobody reads it, because that tells of the end at once.
-        self._readiness.afterwards(self._passed, self.direction, kept)
-        if error is not None:
-            self._target_gone(error)
-        if sent < size:
-            self._pending = memoryview(kept)[sent:]
-            self._listen()
-            self._readiness.writable(self._target, self._writable)
+        self._afterwards((self._passed, self.direction, data))
+        if sent != size:
+            self._not_all_sent(memoryview(data), sent)
         if size >= LARGE:
             self._readiness.settle()
+
+    def _not_all_sent(self, data: memoryview, sent: int | OSError) -> None:
+        if isinstance(sent, OSError):
+            self._target_gone(sent)
+        else:
+            self._pending = data[sent:]
+            self._listen()
+            self._readiness.writable(self._target, self._writable)
 
     def _end(self, *, cut: bool) -> None:
         self._ended = True
@@ -224,16 +225,16 @@ class _Pipe:
         self._link.source_ended(self, cut=cut)
         self._finish()
 
-    def _send(self, data: memoryview) -> tuple[int, OSError | None]:
-        """How many bytes of it need not be sent any more, and why none ever can be."""
+    def _send(self, data: bytes | memoryview) -> int | OSError:
+        """How many bytes of it need not be sent any more; or why none ever can be."""
         if self._discarding:
-            return len(data), None
+            return len(data)
         try:
-            return self._target.send(data), None
+            return self._target.send(data)
         except (BlockingIOError, InterruptedError):
-            return 0, None
+            return 0
         except OSError as error:
-            return len(data), error
+            return error
 
     def _target_gone(self, error: OSError) -> None:
         self._link.target_gone(self, reset=error.errno == errno.ECONNRESET)
@@ -242,11 +243,10 @@ class _Pipe:
         pending = self._pending
         if pending is None:
             return
-        sent, error = self._send(pending)
-        if error is not None:
-            self._target_gone(error)
-        if self._pending is not pending:
-            return  # that dropped what waited for it
+        sent = self._send(pending)
+        if isinstance(sent, OSError):
+            self._target_gone(sent)
+            return  # which dropped what waited for it
         self._pending = pending[sent:]
         if not self._pending:
             self._flushed()

@@ -39,6 +39,8 @@ A line end follows, but LXD goes by these bytes alone.
 """
 HELD_LIMIT = 1 << 20
 """Bytes a client may send after asking for an upgrade before the answer is known."""
+_tuple = tuple.__new__
+"""Makes an event in two thirds of its class' time: of a whole message, that is of most."""
 
 
 @dataclass(slots=True)
@@ -47,7 +49,7 @@ class _Asked:
 
     exchange: int
     method: bytes
-    upgrade: bool
+    upgrade: bool = False
 
 
 class Wire:
@@ -109,11 +111,11 @@ class Wire:
         if direction is SENT:
             exchange = self._exchanges
             self._exchanges += 1
-            self._due.append(_Asked(exchange, method, upgrade=False))
+            self._due.append(_Asked(exchange, method))
             self._requests.forgive(method)
         else:
             exchange = self._due.popleft().exchange
-        return WholeMessage(self._connection, exchange, at, direction, size, told)
+        return _tuple(WholeMessage, (self._connection, exchange, at, direction, size, told))
 
     def _request_like(self, data: bytes) -> Like:
         begins = not self._exchanges and data.startswith(STARTTLS)

@@ -13,7 +13,7 @@ import pytest
 
 from lxdtap.clock import moment
 from lxdtap.tap.readiness import Loop, Readiness
-from lxdtap.transaction import Moment
+from lxdtap.transaction import Direction, Moment
 
 Run = Callable[[Coroutine[None, None, None]], None]
 
@@ -176,20 +176,20 @@ def test_what_comes_afterwards(run: Run) -> None:
             told: list[str] = []
             failure = RuntimeError("no")
 
-            def tell(word: str, _: Moment) -> None:
-                told.append(word)
+            def tell(direction: Direction, data: bytes, _: Moment) -> None:
+                told.append(f"{direction.value} {data.decode()}")
 
             asyncio.get_running_loop().set_exception_handler(
                 lambda _, context: told.append(repr(context["exception"]))
             )
 
-            def fail(_: Moment) -> None:
+            def fail(*_: object) -> None:
                 raise failure
 
             def heard(sock: socket.socket) -> None:
                 told.append(sock.recv(9).decode())
-                readiness.afterwards(fail)
-                readiness.afterwards(tell, "afterwards")
+                readiness.afterwards((fail, Direction.SENT, b""))
+                readiness.afterwards((tell, Direction.SENT, b"afterwards"))
                 if len(told) > 5:
                     readiness.settle()
 
@@ -197,7 +197,7 @@ def test_what_comes_afterwards(run: Run) -> None:
                 readiness.readable(sock, lambda sock=sock: heard(sock))  # type: ignore[misc]
                 other.send(b"now")
             await turns(0.01)
-            later = [repr(failure), "afterwards"]
+            later = [repr(failure), "sent afterwards"]
             assert told == ["now", "now", *later, *later]
             for each in (ours, theirs):
                 each.send(b"again")
@@ -216,7 +216,7 @@ def test_when_they_came(run: Run) -> None:
 
             def heard(sock: socket.socket) -> None:
                 sock.recv(9)
-                readiness.afterwards(times.append)
+                readiness.afterwards((lambda *told: times.append(told[2]), Direction.SENT, b""))
                 time.sleep(0.01)
 
             for sock, other in ((ours, theirs), (theirs, ours)):
