@@ -12,13 +12,17 @@ import contextlib
 import fcntl
 import os
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lxdtap.errors import SpoolError
 from lxdtap.wire.events import Event
 from lxdtap.wire.records import UnreadableRecordError, decode
+
+try:
+    from isal.isal_zlib import crc32
+except ImportError:  # it is not made for every processor
+    from zlib import crc32
 
 MAGIC = b"lxdtap spool 1\n"
 LONGEST = 32 << 20
@@ -77,7 +81,7 @@ class Spool:
         Raises:
             OSError: the disk failed; none of these was kept, the file is as it was before.
         """
-        self._write(HEAD.pack(len(block), zlib.crc32(block)), block)
+        self._write(HEAD.pack(len(block), crc32(block)), block)
 
     def close(self, *, remove: bool) -> None:
         """Give it up; what it holds stays on the disk unless it is to be removed."""
@@ -165,7 +169,7 @@ def _flaw(record: bytes, length: int, checksum: int) -> str:
         return "a record that is longer than any"
     if len(record) < length:
         return CUT
-    return "" if zlib.crc32(record) == checksum else "a record whose checksum is wrong"
+    return "" if crc32(record) == checksum else "a record whose checksum is wrong"
 
 
 def _no_link(path: str, flags: int) -> int:
