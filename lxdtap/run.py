@@ -215,10 +215,12 @@ def _recorder(
         base=found.base,
         hook=options.hook,
     )
-    # A log is work for a processor of its own.
+    if log is not None:  # which is work for a processor of its own
+        return Recorder(lambda: Worker(log, into.spool, into.saver))
     tap, processors = os.getpid(), frozenset(os.sched_getaffinity(0))
     return Recorder(
-        lambda: Worker(log, into.spool, into.saver, Place(tap, processors) if log is None else None)
+        lambda: Worker(None, into.spool, into.saver, Place(tap, processors)),
+        Place(tap, processors),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import select
 import signal
@@ -10,12 +11,16 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from lxdtap.record.output import complain
 from lxdtap.record.trim import TRIMMED
-from lxdtap.record.worker import DROP, END, EVENTS, HEAD, LOST, PLAIN, SAVE, Worker, work
+from lxdtap.record.worker import DROP, END, EVENTS, HEAD, LOST, MANY, PLAIN, SAVE, Worker, work
 from lxdtap.wire.events import Event
 from lxdtap.wire.records import parts
+
+if TYPE_CHECKING:
+    from lxdtap.record.placing import Place
 
 WAITING = 32 << 20
 """Bytes of events that may wait for the recorder before they are lost."""
@@ -41,9 +46,10 @@ class Recorder:
 
     Args:
         make: makes what works there; called in that process.
+        place: this one's own, to stay while it is busy; None: it works wherever there is room.
     """
 
-    def __init__(self, make: Callable[[], Worker]) -> None:
+    def __init__(self, make: Callable[[], Worker], place: Place | None = None) -> None:
         here, there = socket.socketpair()
         self._pid = os.fork()
         if self._pid == 0:
@@ -54,14 +60,17 @@ class Recorder:
         here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self._sock = here
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._block = memoryview(bytearray(BLOCK + LARGE))  # events that wait for others
-        self._filled = 0
+        self._block = io.BytesIO()  # events that wait for others
+        self._write = self._block.write
+        self._filled = 0  # bytes of it
         self._plain = True
         self._waiting: deque[bytes | memoryview] = deque()  # what the socket did not take yet
         self._size = 0  # of that
         self._moved = 0.0  # when the socket last took something, or had nothing to take
+        self._place = place
         self._lost = False
-        self._soon = self._blocked = False  # a timer runs; the socket is full
+        self._timer: asyncio.TimerHandle | None = None
+        self._blocked = False  # the socket is full
         self._dead = False
         self._status: int | None = None
 
@@ -88,16 +97,16 @@ class Recorder:
         if plain is not self._plain:
             self._close_block()
             self._plain = plain
-        begin, middle = self._filled, self._filled + len(record)
-        end = middle + len(data)
-        if end - begin > LARGE:
+        size = len(record) + len(data)
+        if size > LARGE:
             self._add_large(record, data)
             return
-        self._block[begin:middle], self._block[middle:end] = record, data
-        self._filled = end
-        if end >= BLOCK:
+        self._write(record)
+        self._write(data)
+        self._filled += size
+        if self._filled >= BLOCK:
             self._flush()
-        elif not self._soon:
+        elif self._timer is None:
             self._flush_soon()
 
     def save(self) -> None:
@@ -155,9 +164,10 @@ class Recorder:
         """Have it wait to be sent; without a copy only until its place is taken by the next."""
         if self._filled:
             head = HEAD.pack(PLAIN if self._plain else EVENTS, self._filled)
-            block = self._block[: self._filled]
+            block = self._block.getbuffer()[: self._filled]
             self._waiting += (head, bytes(block) if copy else block)
             self._size += len(head) + self._filled
+            self._block.seek(0)
             self._filled = 0
 
     def _put(self, kind: int) -> None:
@@ -168,16 +178,15 @@ class Recorder:
         self._flush_soon()
 
     def _flush_soon(self) -> None:
-        if self._loop is not None and not (self._soon or self._blocked):
-            self._soon = True
-            self._loop.call_later(SOON, self._timed)
-
-    def _timed(self) -> None:
-        self._soon = False
-        self._flush()
+        if self._loop is not None and self._timer is None and not self._blocked:
+            self._timer = self._loop.call_later(SOON, self._flush)
 
     def _flush(self) -> None:
         """Send what the socket takes; go on when it takes more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._settle()
         filled = self._filled
         self._close_block(copy=False)
         self._send()
@@ -191,6 +200,15 @@ class Recorder:
             self._loop.add_writer(self._sock.fileno(), self._flush)
         else:
             self._loop.remove_writer(self._sock.fileno())
+
+    def _settle(self) -> None:
+        """Stay on this processor while much comes: what is in its caches is needed again soon."""
+        if self._place is None:
+            return
+        if self._filled >= MANY:
+            self._place.follow()
+        else:
+            self._place.leave()
 
     def _send(self) -> None:
         if not self._blocked:

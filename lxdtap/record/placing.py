@@ -1,10 +1,11 @@
-"""Which processor the recorder works on: the tap's, where there are only two.
+"""Which processor a busy tap and its recorder work on: one and the same, where there are only two.
 
 Client, daemon, tap and recorder are more than two processors can run at once. While the recorder
 has the one that the tap has not, the kernel wakes the client and the daemon on the tap's, by whom
-they are woken, and leaves them there: the tap is interrupted by each answer, and the other
-processor stands idle. Beside the tap, the recorder has what the tap leaves it. That is worth a
-tenth of all requests; the documentation's page on speed has the figures.
+they are woken, and leaves them there: the tap is interrupted by each answer, or has to move with
+nothing of it in the other's caches, and a processor stands idle meanwhile. So the tap stays where
+it is, and the recorder has what the tap leaves it there. That is worth more than a tenth of all
+requests; the documentation's page on speed has the figures.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 FEW = 2
-"""Processors, of which the recorder is to leave one alone."""
+"""Processors, of which one is to be left to client and daemon."""
 OFTEN = 0.02
 """Seconds after which it is looked again where the tap is: it costs 20 µs."""
 _PROCESSOR = 36
@@ -23,10 +24,10 @@ _PROCESSOR = 36
 
 
 class Place:
-    """This process' place beside another's.
+    """This process' place beside another's, or where it is. Whoever else gives it one, is heeded.
 
     Args:
-        pid: of the other.
+        pid: of the other, or its own.
         processors: those that this one may use.
     """
 
@@ -40,7 +41,7 @@ class Place:
                 self._stat = os.open(f"/proc/{pid}/task/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
 
     def follow(self) -> None:
-        """Go where the other one is, if there are only two processors."""
+        """Go where the other one is, and stay there, if there are only two processors."""
         now = time.monotonic()
         if self._stat < 0 or now - self._looked < OFTEN:
             return
@@ -51,18 +52,21 @@ class Place:
         except (OSError, ValueError, IndexError):
             self.leave()  # it has ended, or this is another proc(5)
             return
-        if processor != self._beside and _go({processor}):
+        if processor != self._beside and self._go({processor}):
             self._beside = processor
 
     def leave(self) -> None:
         """Go wherever there is room."""
-        if self._beside is not None and _go(self._processors):
+        if self._beside is not None and self._go(self._processors):
             self._beside = None
 
-
-def _go(processors: Iterable[int]) -> bool:
-    try:
-        os.sched_setaffinity(0, processors)
-    except OSError:  # they have just been taken away from us
-        return False
-    return True
+    def _go(self, processors: AbstractSet[int]) -> bool:
+        was = self._processors if self._beside is None else {self._beside}
+        try:
+            if os.sched_getaffinity(0) != was:  # somebody else's wish
+                self._beside = None
+                return False
+            os.sched_setaffinity(0, processors)
+        except OSError:  # they have just been taken away from us
+            return False
+        return True

@@ -40,7 +40,7 @@ _TICK = 0.2
 _READ = 1 << 20
 _MUCH = 4 << 20
 """Bytes after which, when nothing comes for a while, memory that is free again is given back."""
-_MANY = 64 << 10
+MANY = 64 << 10
 """Bytes of messages in one block that come when all processors are busy with them."""
 _PATIENCE = 5.0
 
@@ -150,7 +150,7 @@ class Worker:
             end = at + HEAD.size + length
             if len(came) < end:
                 break
-            self._settle(kind == PLAIN and length >= _MANY)
+            self._settle(kind == PLAIN and length >= MANY)
             if kind in (EVENTS, PLAIN):
                 self._work(came[at + HEAD.size : end], plain=kind == PLAIN)
             else:

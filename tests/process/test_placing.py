@@ -1,4 +1,4 @@
-"""On which processor a recorder works: beside its tap, where there are two, and little to do."""
+"""On which processor a tap and its recorder work: one, where there are two, and little to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from lxdtap.record.placing import Place
+from lxdtap.record.link import SOON
+from lxdtap.record.placing import OFTEN, Place
 
 from .callers import children
 from .recording import get, recorder_of, recording
@@ -146,6 +147,48 @@ def test_it_works_at_its_ease_where_there_is_time(tmp_path: Path, two: frozenset
         with connect(tap.path) as sock:
             sock.sendall(get("/1.0"))
             eventually(lambda: is_on(recorder, two))
+
+
+def test_a_busy_tap_stays_where_it_is(tmp_path: Path, two: frozenset[int]) -> None:
+    """Until less comes: then it goes wherever there is room."""
+    with quiet(tmp_path) as tap, connect(tap.path) as sock:
+
+        def stays() -> bool:
+            exchange(sock)
+            return len(os.sched_getaffinity(tap.process.pid)) == 1
+
+        def leaves() -> bool:
+            time.sleep(2 * SOON)
+            exchange(sock)
+            return is_on(tap.process.pid, two)
+
+        for _ in range(2):
+            eventually(stays)
+            eventually(leaves)
+
+
+def test_somebody_elses_wish(two: frozenset[int]) -> None:
+    """Whoever places it otherwise meanwhile, is not overruled."""
+    place = Place(os.getpid(), two)
+
+    def stays() -> bool:
+        place.follow()
+        return len(os.sched_getaffinity(0)) == 1
+
+    eventually(stays)
+    (other,) = two - os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {other})
+    place.leave()
+    assert is_on(0, {other})
+    time.sleep(2 * OFTEN)
+    place.follow()
+    assert is_on(0, {other})
+    place.leave()
+    assert is_on(0, {other})
+    os.sched_setaffinity(0, two)
+    eventually(stays)
+    place.leave()
+    assert is_on(0, two)
 
 
 def test_a_log_is_work_for_a_processor(tmp_path: Path, two: frozenset[int]) -> None:
