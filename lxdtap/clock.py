@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import time
+from time import monotonic_ns, time_ns
 
 from lxdtap.transaction import Moment
+
+_tuple = tuple.__new__
+"""Makes one in two thirds of its class' time."""
 
 
 def moment() -> Moment:
     """Both clocks, now."""
-    return Moment(time.monotonic_ns(), time.time_ns())
+    return _tuple(Moment, (monotonic_ns(), time_ns()))

@@ -23,7 +23,7 @@ from lxdtap.stage import Setting, Stage, say
 from lxdtap.tap import child, core, listener, service
 from lxdtap.tap.identity import Connector
 from lxdtap.tap.readiness import Loop
-from lxdtap.wire.events import Event, Said
+from lxdtap.wire.events import Event, Said, Whole
 
 if TYPE_CHECKING:
     from lxdtap.log.render import Format
@@ -165,6 +165,7 @@ async def _tap(
             loop.add_signal_handler(signal.SIGUSR1, recorder.save)
     unseen = recorder is None or bool(options.output) or options.quiet
     hear = recorder.hear if recorder is not None else _unheard
+    hear_whole = recorder.hear_whole if recorder is not None else _unheard
     behind = recorder.behind if recorder is not None else lambda: False
 
     def tell(text: str) -> None:
@@ -175,14 +176,15 @@ async def _tap(
         hear(Said(moment(), text))
         tell(text)
 
-    tap = core.Core(way(found, note, connector), hear, loop, behind=behind, say=tell)
+    upstream = way(found, note, connector)
+    tap = core.Core(upstream, hear, loop, hear_whole=hear_whole, behind=behind, say=tell)
     try:
         return await theatre.run(tap)
     finally:
         tap.close()
 
 
-def _unheard(_: Event) -> None:
+def _unheard(_: Event | Whole) -> None:
     """There is neither a log nor a recording."""
 
 

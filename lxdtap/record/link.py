@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from lxdtap.record.output import complain
 from lxdtap.record.trim import TRIMMED
 from lxdtap.record.worker import DROP, END, EVENTS, HEAD, LOST, MANY, PLAIN, SAVE, Worker, work
-from lxdtap.wire.events import Event
-from lxdtap.wire.records import parts
+from lxdtap.wire.events import Event, Whole
+from lxdtap.wire.records import before, parts
 
 if TYPE_CHECKING:
     from lxdtap.record.placing import Place
@@ -84,6 +84,14 @@ class Recorder:
 
     def hear(self, event: Event) -> None:
         """Take an event; never waits."""
+        record, data = parts(event)
+        self._take(record, data, type(event) not in TRIMMED)
+
+    def hear_whole(self, message: Whole) -> None:
+        """Take a message that came whole, as its event would be taken by :meth:`hear`."""
+        self._take(before(message), message[-1], True)
+
+    def _take(self, record: bytes, data: bytes | memoryview, plain: bool) -> None:
         if self._dead:
             return
         if self._size > WAITING:
@@ -92,8 +100,6 @@ class Recorder:
         if self._lost:
             self._lost = False
             self._put(LOST)
-        record, data = parts(event)
-        plain = type(event) not in TRIMMED
         if plain is not self._plain:
             self._close_block()
             self._plain = plain

@@ -25,7 +25,7 @@ from lxdtap.tap.relay import Link, Relay
 from lxdtap.tap.upstream import Upstream
 from lxdtap.transaction import CAPTURE, Direction, Moment, Peer
 from lxdtap.wire.connection import Wire
-from lxdtap.wire.events import Closed, Event, Opened, Refused, Said
+from lxdtap.wire.events import Closed, Event, Opened, Refused, Said, Whole, WholeMessage
 
 TURN = 2_000_000
 """Nanoseconds for which one turn of the loop may look at what passed."""
@@ -37,6 +37,7 @@ REST = 0.002
 """Seconds after which a connection that brought more looks whether it may go on."""
 
 Hear = Callable[[Event], None]
+HearWhole = Callable[[Whole], None]
 Follow = Callable[[int], Wire]
 
 
@@ -46,6 +47,8 @@ class Core:
     Args:
         upstream: the daemon.
         hear: is told every event, in order, on the loop's thread.
+        hear_whole: is told of messages that came whole in its place, by what their events have,
+            which costs less; None: ``hear`` is told of them too.
         loop: runs it all.
         follow: makes what reads a connection, from the connection's number.
         numbers: of the connections; None: from 1 on.
@@ -58,6 +61,8 @@ class Core:
         upstream: Upstream,
         hear: Hear,
         loop: asyncio.AbstractEventLoop,
+        *,
+        hear_whole: HearWhole | None = None,
         follow: Follow | None = None,
         numbers: Iterator[int] | None = None,
         behind: Callable[[], bool] = lambda: False,
@@ -65,6 +70,7 @@ class Core:
     ) -> None:
         self.loop = loop
         self.hear = hear
+        self.hear_whole = hear_whole or (lambda message: hear(WholeMessage(*message)))
         self.behind = behind
         self.say = say
         self.relay = Relay(loop)
@@ -206,7 +212,7 @@ class _Tapped:
         self.client: socket.socket | None = None
         self.gone: Callable[[], None] | None = None
         self._core = core
-        self._hear = core.hear
+        self._hear, self._hear_whole = core.hear, core.hear_whole
         self._wire: Wire | None = wire
         self._looks: deque[_Look] = deque()
         self._unread = 0
@@ -247,7 +253,7 @@ class _Tapped:
         if message is None:
             self._look(_Look(wire.feed(direction, data, at), len(data), at))
         else:  # it is told of without any of the below
-            self._hear(message)
+            self._hear_whole(message)
             if self.refusal is not None:
                 self.refusal.asked(wire)
         self._brought += len(data)

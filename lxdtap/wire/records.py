@@ -16,7 +16,7 @@ import msgpack
 
 from lxdtap.transaction import RECEIVED, SENT, Body, Direction, Frame, Moment, Opcode, Peer
 from lxdtap.wire import events
-from lxdtap.wire.events import Data, Event, WholeMessage
+from lxdtap.wire.events import Data, Event, Whole, WholeMessage
 
 KINDS: tuple[type[Event], ...] = (
     events.Opened,
@@ -65,11 +65,9 @@ def encode(event: Event) -> bytes:
 
 def parts(event: Event) -> tuple[bytes, bytes | memoryview]:
     """The same in two parts, the second of which is what passed, not a copy of it."""
-    if type(event) is WholeMessage:  # as most are
-        number, exchange, (monotonic, wall), direction, head_size, data = event
-        sent, size = direction is SENT, _SIZE_OF_WHOLE + len(data)
-        head = _whole(_WHOLE, size, number, exchange, monotonic, wall, sent, head_size)
-        return head, data
+    if type(event) is WholeMessage:
+        number, exchange, at, direction, head_size, data = event
+        return before((number, exchange, at, direction, head_size, data)), data
     if type(event) is Data:
         number, exchange, (monotonic, wall), direction, passed = event
         sent, size = direction is SENT, _OF_DATA.size + len(passed)
@@ -77,6 +75,13 @@ def parts(event: Event) -> tuple[bytes, bytes | memoryview]:
         return head, passed
     fields: bytes = msgpack.packb(tuple(event), default=_plain, **_OPTIONS)
     return _HEAD.pack(_NUMBERS[type(event)], len(fields)) + fields, b""
+
+
+def before(message: Whole) -> bytes:
+    """The first part of a message that came whole; its data are the second."""
+    number, exchange, at, direction, head_size, data = message
+    sent, size = direction is SENT, _SIZE_OF_WHOLE + len(data)
+    return _whole(_WHOLE, size, number, exchange, at[0], at[1], sent, head_size)
 
 
 def decode(block: bytes | memoryview) -> list[Event]:

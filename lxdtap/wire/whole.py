@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from lxdtap.transaction import Direction
 from lxdtap.wire import http1
@@ -38,16 +37,9 @@ _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 _REQUEST_LINE = b"?", b"", b""
 _STATUS_LINE = b"", 0, b""
 
-
-class Like(NamedTuple):
-    """What a message is like: its head, the method it has or answers, the framing of its body."""
-
-    head: bytes
-    method: bytes
-    framing: int
-
-
-NOTHING = Like(b"\0", b"", -99)
+Like = tuple[bytes, bytes, int]
+"""What a message is like: its head, the method it has or answers, the framing of its body."""
+NOTHING: Like = (b"\0", b"", -99)
 """What no message is like."""
 
 
@@ -117,7 +109,7 @@ def _request(head: bytes) -> Like:
     if not line or http1.values(headers, b"upgrade"):
         return NOTHING
     framing = http1.request_framing(headers, line[2])
-    return NOTHING if isinstance(framing, str) else Like(head, line[0], framing)
+    return NOTHING if isinstance(framing, str) else (head, line[0], framing)
 
 
 @functools.lru_cache(_HEADS)
@@ -129,7 +121,7 @@ def _response(head: bytes, method: bytes) -> Like:
     framing = http1.response_framing(headers, line[0], line[1], method)
     if isinstance(framing, str) or framing == http1.UNTIL_CLOSE:
         return NOTHING
-    return Like(head, method, framing)
+    return head, method, framing
 
 
 def _plain(head: bytes) -> bool:
