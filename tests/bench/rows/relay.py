@@ -10,10 +10,12 @@ from tests.bench.processes import Running
 from tests.bench.stage import Options, Stage
 
 PEERS = (
-    *(peers.HAPROXY, peers.NGINX, peers.SOCAT, peers.SOCAT_V),
-    *(peers.MITM, peers.MITM_W, peers.MITM_LOG),
-    *(peers.RECORDING, peers.LOGGING),
+    *(peers.NGINX, peers.SOCAT, peers.SOCAT_V),
+    *(peers.HAPROXY, peers.RECORDING, peers.LOGGING),
+    *(peers.MITM_LOG, peers.MITM_W, peers.MITM),
 )
+"""Who is compared is measured one after the other: a machine that others share changes within
+seconds."""
 _RECORDING = "relay + recording, 8 connections"
 _LOGGING = "relay + DEBUG log + recording, 8 connections"
 TARGETS = (
@@ -51,7 +53,7 @@ class _Seen:
 
 
 def measure(stage: Stage) -> Findings:
-    """All peers, alternating."""
+    """All peers, alternating, each second round the other way round."""
     seen = _Seen(
         Series("relay", "requests a second, 8 connections", "req/s", logarithmic=True),
         Series("relay", "the same, until all of it was logged and recorded", "req/s"),
@@ -60,10 +62,10 @@ def measure(stage: Stage) -> Findings:
     rates, lost = seen.rates, seen.lost
     found = peers.Peers(stage, stage.nginx, stage.nginx_tcp)
     with found.alternating(*PEERS) as contenders:
-        for _ in stage.rounds("relay"):
+        for number in stage.rounds("relay"):
             rates.add(peers.DIRECT, load.h2load(stage.nginx, seconds=stage.options.seconds).rate)
-            for name, open_ in contenders.items():
-                with open_() as running:
+            for name in list(contenders)[:: 1 if number % 2 else -1]:
+                with contenders[name]() as running:
                     _one(stage, name, running, seen)
     rates.absent = found.absent
     verdicts = [
