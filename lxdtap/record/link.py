@@ -36,6 +36,8 @@ SOON = 0.02
 """Seconds for which events wait for others: one frame of a film, and the log is read by people. To
 wake the recorder for each would cost the tap as much as the rest of its work, and the daemon, which
 has the next request by then, a part of its processor."""
+EASE = 0.05
+"""Seconds without much to do, after which the tap goes wherever there is room."""
 _TICK = 0.1
 PATIENCE = 5.0
 """Seconds without progress after which the recorder is taken to be stuck."""
@@ -68,6 +70,8 @@ class Recorder:
         self._size = 0  # of that
         self._moved = 0.0  # when the socket last took something, or had nothing to take
         self._place = place
+        self._busy = False  # much came lately
+        self._leaving: asyncio.TimerHandle | None = None
         self._lost = False
         self._timer: asyncio.TimerHandle | None = None
         self._blocked = False  # the socket is full
@@ -209,12 +213,21 @@ class Recorder:
 
     def _settle(self) -> None:
         """Stay on this processor while much comes: what is in its caches is needed again soon."""
-        if self._place is None:
+        if self._place is None or self._loop is None or not self._plain or self._filled < MANY:
             return
-        if self._filled >= MANY:
-            self._place.follow()
+        self._place.follow()
+        self._busy = True
+        if self._leaving is None:
+            self._leaving = self._loop.call_later(EASE, self._leave, self._place, self._loop)
+
+    def _leave(self, place: Place, loop: asyncio.AbstractEventLoop) -> None:
+        """Look whether much still comes: by a clock, for nobody says that nothing does."""
+        self._leaving = None
+        if self._busy:
+            self._busy = False
+            self._leaving = loop.call_later(EASE, self._leave, place, loop)
         else:
-            self._place.leave()
+            place.leave()
 
     def _send(self) -> None:
         if not self._blocked:

@@ -234,7 +234,8 @@ class _Pipe:
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
-            return error
+            # Its traceback holds the caller's frame, and so itself: a ring, and these bytes in it.
+            return error.with_traceback(None)
 
     def _target_gone(self, error: OSError) -> None:
         self._link.target_gone(self, reset=error.errno == errno.ECONNRESET)

@@ -149,34 +149,40 @@ def test_it_works_at_its_ease_where_there_is_time(tmp_path: Path, two: frozenset
             eventually(lambda: is_on(recorder, two))
 
 
-def test_a_busy_tap_stays_where_it_is(tmp_path: Path, two: frozenset[int]) -> None:
-    """Until less comes: then it goes wherever there is room."""
+def stays(tap: Sidecar, sock: socket.socket) -> bool:
+    """Whether a tap does that is asked for much."""
+    for _ in range(8):
+        exchange(sock)
+    return len(os.sched_getaffinity(tap.process.pid)) == 1
+
+
+@pytest.mark.parametrize("then", ["nothing", "little", "no recorder"])
+def test_a_busy_tap_stays_where_it_is(tmp_path: Path, two: frozenset[int], then: str) -> None:
+    """Until less comes, or nothing; then it goes wherever there is room."""
     with quiet(tmp_path) as tap, connect(tap.path) as sock:
 
-        def stays() -> bool:
-            for _ in range(8):
-                exchange(sock)
-            return len(os.sched_getaffinity(tap.process.pid)) == 1
-
         def leaves() -> bool:
-            time.sleep(2 * SOON)
-            exchange(sock)
+            if then == "little":
+                exchange(sock)
+                time.sleep(2 * SOON)
             return is_on(tap.process.pid, two)
 
-        for _ in range(2):
-            eventually(stays)
-            eventually(leaves)
+        eventually(lambda: stays(tap, sock))
+        if then == "no recorder":
+            os.kill(recorder_of(tap), signal.SIGKILL)
+            exchange(sock)
+        eventually(leaves)
 
 
 def test_somebody_elses_wish(two: frozenset[int]) -> None:
     """Whoever places it otherwise meanwhile, is not overruled."""
     place = Place(os.getpid(), two)
 
-    def stays() -> bool:
+    def pinned() -> bool:
         place.follow()
         return len(os.sched_getaffinity(0)) == 1
 
-    eventually(stays)
+    eventually(pinned)
     (other,) = two - os.sched_getaffinity(0)
     os.sched_setaffinity(0, {other})
     place.leave()
@@ -187,7 +193,7 @@ def test_somebody_elses_wish(two: frozenset[int]) -> None:
     place.leave()
     assert is_on(0, {other})
     os.sched_setaffinity(0, two)
-    eventually(stays)
+    eventually(pinned)
     place.leave()
     assert is_on(0, two)
 
