@@ -70,7 +70,6 @@ class Recorder:
         self._size = 0  # of that
         self._moved = 0.0  # when the socket last took something, or had nothing to take
         self._place = place
-        self._busy = False  # much came lately
         self._leaving: asyncio.TimerHandle | None = None
         self._lost = False
         self._timer: asyncio.TimerHandle | None = None
@@ -216,18 +215,10 @@ class Recorder:
         if self._place is None or self._loop is None or not self._plain or self._filled < MANY:
             return
         self._place.follow()
-        self._busy = True
-        if self._leaving is None:
-            self._leaving = self._loop.call_later(EASE, self._leave, self._place, self._loop)
-
-    def _leave(self, place: Place, loop: asyncio.AbstractEventLoop) -> None:
-        """Look whether much still comes: by a clock, for nobody says that nothing does."""
-        self._leaving = None
-        if self._busy:
-            self._busy = False
-            self._leaving = loop.call_later(EASE, self._leave, place, loop)
-        else:
-            place.leave()
+        if self._leaving is not None:
+            self._leaving.cancel()
+        # By a clock, for nobody says that nothing more comes.
+        self._leaving = self._loop.call_later(EASE, self._place.leave)
 
     def _send(self) -> None:
         if not self._blocked:

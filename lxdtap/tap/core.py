@@ -47,9 +47,9 @@ class Core:
     Args:
         upstream: the daemon.
         hear: is told every event, in order, on the loop's thread.
-        hear_whole: is told of messages that came whole in its place, by what their events have,
-            which costs less; None: ``hear`` is told of them too.
         loop: runs it all.
+        hear_whole: is told of messages that came whole in place of ``hear``, by what their events
+            have, which costs less; None: ``hear`` is told of them too.
         follow: makes what reads a connection, from the connection's number.
         numbers: of the connections; None: from 1 on.
         behind: whether whoever hears has more to do than should wait for it.

@@ -32,7 +32,7 @@ LARGE = 64 << 10
 AT_HAND = 4 << 20
 """Bytes of which malloc keeps twice as many at hand, once it has given out and got back as many in
 one piece (mallopt(3), M_MMAP_THRESHOLD). Else it asks the kernel for new pages for each read, and
-gives them back: 14 µs a read, and a fifth of what a download takes."""
+gives them back: 17 µs a read, and a fifth of what a download takes."""
 GRACE = 0.5
 """Seconds for which the daemon is still listened to when the client is gone.
 

@@ -66,8 +66,7 @@ def encode(event: Event) -> bytes:
 def parts(event: Event) -> tuple[bytes, bytes | memoryview]:
     """The same in two parts, the second of which is what passed, not a copy of it."""
     if type(event) is WholeMessage:
-        number, exchange, at, direction, head_size, data = event
-        return before((number, exchange, at, direction, head_size, data)), data
+        return before(event), event.data
     if type(event) is Data:
         number, exchange, (monotonic, wall), direction, passed = event
         sent, size = direction is SENT, _OF_DATA.size + len(passed)
