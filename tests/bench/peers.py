@@ -22,12 +22,16 @@ HAPROXY = "haproxy"
 NGINX = "nginx proxy_pass"
 SOCAT = "socat"
 SOCAT_V = "socat -v"
+LEAST = "asyncio alone"
 MITM = "mitmdump, TCP"
 MITM_W = "mitmdump -w, TCP"
 MITM_LOG = "mitmdump flow_detail=3 -w, TCP"
 RECORDING = "lxdtap -q -w"
 LOGGING = "lxdtap -o LOG -w"
 
+ANEW = frozenset({LEAST, RECORDING, LOGGING})
+"""These begin anew each round: what they wrote before costs them nothing then, and fills no disk.
+"""
 OVER_TCP = frozenset({MITM, MITM_W, MITM_LOG})
 """mitmproxy has no unix sockets: it and the nginx behind it speak TCP on the loopback."""
 
@@ -66,7 +70,7 @@ Open = Callable[[], AbstractContextManager[Running]]
 
 @dataclass(slots=True)
 class Peers:
-    """Those of one row: running, but for taps, which begin anew each round."""
+    """Those of one row: running, but for some that begin anew each round."""
 
     stage: Stage
     upstream: Address
@@ -88,14 +92,11 @@ class Peers:
 
     @contextlib.contextmanager
     def alternating(self, *names: str) -> Iterator[dict[str, Open]]:
-        """How to have each at hand, again and again: all but taps run all the time.
-
-        A tap begins anew, so that what it recorded before costs it nothing, and no disk is filled.
-        """
+        """How to have each at hand, again and again; all but those of ANEW run all the time."""
         with contextlib.ExitStack() as stack:
             found: dict[str, Open] = {}
             for name, open_ in self.choose(*names).items():
-                if name in (RECORDING, LOGGING):
+                if name in ANEW:
                     found[name] = open_
                 else:
                     found[name] = _kept(stack.enter_context(open_()))
@@ -107,6 +108,7 @@ class Peers:
             NGINX: self._nginx,
             SOCAT: self._socat,
             SOCAT_V: partial(self._socat, "-v"),
+            LEAST: self._least,
             RECORDING: partial(tap, self.stage, self.upstream, "-q", recording=True),
             LOGGING: partial(tap, self.stage, self.upstream, logging=True, recording=True),
         }
@@ -144,6 +146,15 @@ class Peers:
         listen = f"UNIX-LISTEN:{place}/unix.socket,fork,backlog=128"
         command = ["socat", *options, listen, f"UNIX-CONNECT:{self.upstream.where}"]
         with running(command, Address(f"{place}/unix.socket"), place) as found:
+            yield found
+
+    @contextlib.contextmanager
+    def _least(self) -> Iterator[Running]:
+        place = self.stage.place("least")
+        paths = [str(self.upstream.where), f"{place}/unix.socket", f"{place}/written"]
+        command = [sys.executable, "-m", "tests.bench.least", *paths]
+        env = environment(PYTHONPATH=str(ROOT))
+        with running(command, Address(f"{place}/unix.socket"), place, env=env) as found:
             yield found
 
 

@@ -11,7 +11,7 @@ from tests.bench.stage import Options, Stage
 
 PEERS = (
     *(peers.NGINX, peers.SOCAT, peers.SOCAT_V),
-    *(peers.HAPROXY, peers.RECORDING, peers.LOGGING),
+    *(peers.HAPROXY, peers.LEAST, peers.RECORDING, peers.LOGGING),
     *(peers.MITM_LOG, peers.MITM_W, peers.MITM),
 )
 """Who is compared is measured one after the other: a machine that others share changes within

@@ -23,12 +23,13 @@ def seconds(options: Options) -> float:
 
 
 def measure(stage: Stage) -> Findings:
-    """In turn with Python's own start, which nothing written in it can do without."""
+    """In turn with Python's own start, and with that of what no tap in it can do without."""
     series = Series("start", "time from start to end", "ms", baseline="python -c pass")
     env = environment(LXD_SOCKET=str(stage.nginx.where), PYTHONPATH=str(ROOT))
     commands = {
         "true": ["true"],
         "python -c pass": [sys.executable, "-c", "pass"],
+        "the same, asyncio and click": [sys.executable, "-c", "import asyncio, click"],
         "lxdtap run -q": [sys.executable, "-m", "lxdtap", "run", "-q", "--", "true"],
     }
     compileall.compile_dir(str(ROOT / "lxdtap"), quiet=1)  # as pip does when it installs
