@@ -22,6 +22,12 @@ Wrong options are click's ``UsageError``: exit 2.
 
 from __future__ import annotations
 
+import errno
+
+NO_MEMORY = frozenset({errno.ENOBUFS, errno.ENOMEM})
+"""Why a send on a socket fails though its receiver is well: for now, the kernel has no memory
+(send(2))."""
+
 
 class LxdtapError(Exception):
     """The base of lxdtap's own errors; its text is for a person, in one line."""

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lxdtap.errors import NO_MEMORY
 from lxdtap.record.output import complain
 from lxdtap.record.trim import TRIMMED
 from lxdtap.record.worker import DROP, END, EVENTS, HEAD, LOST, MANY, PLAIN, SAVE, Worker, work
@@ -198,10 +199,15 @@ class Recorder:
         self._settle()
         filled = self._filled
         self._close_block(copy=False)
-        self._send()
-        blocked = bool(self._waiting)
-        if filled and blocked:
+        full = self._send()
+        if filled and self._waiting:
             self._waiting[-1] = bytes(self._waiting[-1])
+        self._watch(blocked=full)
+        if self._waiting:
+            self._flush_soon()
+
+    def _watch(self, *, blocked: bool) -> None:
+        """Be told when the socket takes more, or not any longer."""
         if self._loop is None or blocked is self._blocked:
             return
         self._blocked = blocked
@@ -220,7 +226,11 @@ class Recorder:
         # By a clock, for nobody says that nothing more comes.
         self._leaving = self._loop.call_later(EASE, self._place.leave)
 
-    def _send(self) -> None:
+    def _send(self) -> bool:
+        """Send what waits, as far as that can be; whether the socket is full, and will take more.
+
+        If it is not, but something still waits, the kernel has no memory for it just now.
+        """
         if not self._blocked:
             self._moved = time.monotonic()
         while self._waiting:
@@ -229,14 +239,19 @@ class Recorder:
                     [self._waiting[i] for i in range(min(64, len(self._waiting)))]
                 )
             except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                self._dead = True
-                self._waiting.clear()
-                self._size = self._filled = 0
-                self._ended()
-                return
+                return True
+            except OSError as error:
+                if error.errno not in NO_MEMORY:
+                    self._die()
+                return False
             self._drop(sent)
+        return False
+
+    def _die(self) -> None:
+        self._dead = True
+        self._waiting.clear()
+        self._size = self._filled = 0
+        self._ended()
 
     def _ended(self) -> int:
         """Wait for its process; its exit status. If it could not say itself why it ended, do so."""

@@ -22,6 +22,7 @@ import socket
 from typing import Protocol
 
 from lxdtap.clock import moment
+from lxdtap.errors import NO_MEMORY
 from lxdtap.tap.readiness import Readiness
 from lxdtap.transaction import Direction, Moment
 
@@ -234,6 +235,8 @@ class _Pipe:
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
+            if error.errno in NO_MEMORY:
+                return 0
             # Its traceback holds the caller's frame, and so itself: a ring, and these bytes in it.
             return error.with_traceback(None)
 

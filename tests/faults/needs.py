@@ -54,8 +54,8 @@ def failing(fault: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def failing_at(pid: int, path: Path, fault: str) -> Iterator[None]:
-    """Have some of a process' system calls on one file fail, for a time."""
+def failing_at(pid: int, path: Path | None, fault: str) -> Iterator[None]:
+    """Have some of a process' system calls fail, those on one file or all, for a time."""
     tracer = subprocess.Popen(attach(pid, path, fault))
     status = Path(f"/proc/{pid}/status")
     try:
@@ -66,7 +66,7 @@ def failing_at(pid: int, path: Path, fault: str) -> Iterator[None]:
         tracer.wait()
 
 
-def attach(pid: int, path: Path, fault: str) -> Sequence[str]:
+def attach(pid: int, path: Path | None, fault: str) -> Sequence[str]:
     """The command that does so."""
-    strace = [program("strace"), "-f", "-qq", "-o", "/dev/null", "-p", str(pid), "-P", str(path)]
-    return [*strace, "-e", f"inject={fault}"]
+    file = [] if path is None else ["-P", str(path)]
+    return [*failing(fault), "-p", str(pid), *file]
