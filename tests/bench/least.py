@@ -49,7 +49,12 @@ class _Client(_Side):
     async def connect(self) -> None:
         loop = asyncio.get_running_loop()
         _, daemon = await loop.create_unix_connection(lambda: _Side(self.file), self.upstream)
+        assert self.transport is not None
+        assert daemon.transport is not None
         daemon.other, self.other = self.transport, daemon.transport
+        if self.transport.is_closing():  # its client left meanwhile
+            daemon.transport.close()
+            return
         early, self.early = self.early, b""
         self.data_received(early)
 
