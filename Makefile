@@ -22,7 +22,7 @@ run: $(VENV)/run  ## tap the LXD or Incus daemon of this machine; where there is
 test: $(VENV)/dev  ## run all tests; those with real daemons where these are installed
 	@$(BIN)/python tests/coverage_gate.py
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS) tests/bench tests/process tests/faults $(NONE)
-	@$(BIN)/python -m pytest $(ARGS) tests/daemons $(NONE)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS) tests/daemons $(NONE)
 
 campaign: $(VENV)/dev  ## the tests of faults in full counts, for hours; ROWS=kills,soak some of it, beside others
 	@mkdir -p build
