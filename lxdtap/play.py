@@ -188,10 +188,8 @@ class _Alone:
         self.served += 1
         self._replay.serve(client, peer)
 
-    def close_idle(self) -> None:
+    async def drain(self, _seconds: float) -> bool:
         self._replay.close()
-
-    async def drained(self, _seconds: float) -> bool:
         return True
 
     def close(self) -> None:

@@ -47,11 +47,8 @@ class Player(Protocol):
     def serve(self, client: socket.socket, peer: Peer | None) -> object:
         """Take a client, whose socket is closed in the end."""
 
-    def close_idle(self) -> None:
-        """Close the connections on which nothing is under way."""
-
-    async def drained(self, seconds: float) -> bool:
-        """Wait until all connections are closed, for so long at most; whether they are."""
+    async def drain(self, seconds: float) -> bool:
+        """Close each connection once nothing is under way on it; whether all are within so long."""
 
     def close(self) -> None:
         """Close everything now."""
@@ -206,14 +203,13 @@ class Stage:
 
     async def _drain(self, player: Player) -> None:
         """Let what is under way finish, up to a deadline or a second signal."""
-        player.close_idle()
-        if await player.drained(1.0) or self._force.is_set():
+        if await player.drain(1.0) or self._force.is_set():
             return
         say(
             f"waiting up to {DRAIN:.0f} s for {player.busy} open transactions; Ctrl-C ends them now"
         )
         force = asyncio.ensure_future(self._force.wait())
-        drained = asyncio.ensure_future(player.drained(DRAIN))
+        drained = asyncio.ensure_future(player.drain(DRAIN))
         await asyncio.wait((force, drained), return_when=asyncio.FIRST_COMPLETED)
         for task in (force, drained):
             task.cancel()

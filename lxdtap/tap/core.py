@@ -35,6 +35,8 @@ MUCH = 64 << 10
 """Bytes that a connection may bring while whoever hears of them is behind."""
 REST = 0.002
 """Seconds after which a connection that brought more looks whether it may go on."""
+_LOOK = 0.02
+"""Seconds after which it is looked again, in the end, what is still under way."""
 
 Hear = Callable[[Event], None]
 HearWhole = Callable[[Whole], None]
@@ -80,8 +82,6 @@ class Core:
         self._late: deque[_Tapped] = deque()
         self._numbers = numbers or itertools.count(1)
         self._served = 0
-        self._empty: asyncio.Event = asyncio.Event()
-        self._empty.set()
 
     @property
     def served(self) -> int:
@@ -112,7 +112,6 @@ class Core:
         tapped = _Tapped(self, number, self._follow(number))
         tapped.gone, tapped.client = gone, client
         self._tapped[number] = tapped
-        self._empty.clear()
         tapped.joining = self.loop.create_task(self._join(client, peer, tapped))
         return number
 
@@ -122,20 +121,16 @@ class Core:
         if tapped is not None:
             tapped.stop(why)
 
-    def close_idle(self) -> None:
-        """Close the connections on which nothing is under way."""
-        for tapped in list(self._tapped.values()):
-            if tapped.idle:
-                tapped.stop("lxdtap ended an idle connection")
-
-    async def drained(self, seconds: float) -> bool:
-        """Wait until all connections are closed, for so long at most; whether they are."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._empty.wait()
-        except TimeoutError:
-            return False
-        return True
+    async def drain(self, seconds: float) -> bool:
+        """Close each connection once nothing is under way on it; whether all are within so long."""
+        end = time.monotonic() + seconds
+        while True:
+            for tapped in list(self._tapped.values()):
+                if tapped.idle:
+                    tapped.stop("lxdtap ended an idle connection")
+            if not self._tapped or time.monotonic() >= end:
+                return not self._tapped
+            await asyncio.sleep(_LOOK)
 
     def close(self) -> None:
         """Close everything now; what is under way is told of as broken off."""
@@ -158,8 +153,6 @@ class Core:
     def gone(self, number: int) -> None:
         """A connection is closed."""
         del self._tapped[number]
-        if not self._tapped:
-            self._empty.set()
 
     # -- inside
 

@@ -281,9 +281,7 @@ class _Tap:
             await asyncio.sleep(_TICK)
 
     async def finish(self) -> None:
-        await self.settle()
-        self._core.close_idle()
-        await self._core.drained(_DRAIN)
+        await self._core.drain(_DRAIN)
         self._core.close()
 
 

@@ -81,6 +81,34 @@ def finishes(tmp_path: Path, number: signal.Signals) -> float:
     return took
 
 
+@pytest.mark.parametrize("late", [0.2, 1.5])
+def test_what_has_finished_is_not_waited_for(tmp_path: Path, late: float) -> None:
+    """Neither side hangs up: a connection ends when its answer has, and not at the deadline."""
+
+    async def script(connection: Connection) -> None:
+        while await connection.head():
+            await connection.upstream.go.wait()
+            await connection.send(DONE)
+
+    with upstream(tmp_path / "daemon", script) as daemon:
+        with sidecar(tmp_path / "tap", daemon.path) as tap:
+            with connect(tap.path) as client:
+                client.sendall(GET)
+                eventually(lambda: daemon.asked)
+                tap.process.send_signal(signal.SIGTERM)
+                eventually(lambda: not os.path.exists(tap.path))
+                time.sleep(late)
+                daemon.call(daemon.go.set)
+                assert exactly(client, len(DONE)) == DONE
+                begun = time.monotonic()
+                assert exactly(client, 1) == b""
+                tap.process.communicate(timeout=PATIENCE)
+                took = time.monotonic() - begun
+            assert tap.process.returncode == 0
+            assert [entry["broken"] for entry in tap.transactions()] == [None]
+    assert took < DRAIN - late - 1
+
+
 @pytest.mark.parametrize("how", ["a second signal", "the deadline"])
 def test_what_does_not_finish(tmp_path: Path, campaign: Campaign, how: str) -> None:
     """It is given so long, or until the next signal; then it is recorded as broken off."""
