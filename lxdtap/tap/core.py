@@ -216,8 +216,9 @@ class _Tapped:
 
     @property
     def idle(self) -> bool:
-        """Whether no transaction is under way."""
-        return not self._looks and self._wire is not None and self._wire.idle
+        """Whether no transaction is under way, and nobody has yet to take the end of one."""
+        passed = self.link is None or self.link.idle
+        return passed and not self._looks and self._wire is not None and self._wire.idle
 
     def stop(self, why: str) -> None:
         """Close the connection."""

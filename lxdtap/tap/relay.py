@@ -89,6 +89,11 @@ class Link:
         self._sending = _Pipe(relay, client, daemon, Direction.SENT, self)
         self._receiving = _Pipe(relay, daemon, client, Direction.RECEIVED, self)
 
+    @property
+    def idle(self) -> bool:
+        """Whether all that was read from either side was taken by the other."""
+        return self._sending.idle and self._receiving.idle
+
     def stop(self, why: str) -> None:
         """Close both sockets now."""
         self._why = self._why or why
@@ -169,6 +174,11 @@ class _Pipe:
         self._ended = False  # the source's end was read
         self._held = False
         self._listen()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be written."""
+        return self._pending is None
 
     def hold(self, held: bool) -> None:
         """Do not read for now, or do again."""

@@ -109,6 +109,30 @@ def test_what_has_finished_is_not_waited_for(tmp_path: Path, late: float) -> Non
     assert took < DRAIN - late - 1
 
 
+def test_a_slow_reader_has_its_answer_whole(tmp_path: Path) -> None:
+    """The daemon has said all of it, but the client has not taken the end of it yet."""
+    body = bytes(range(256)) * 1600  # more than a socket holds, less than two of them and a read
+    long = answer(body, close=False, kind="application/octet-stream")
+
+    async def script(connection: Connection) -> None:
+        await connection.head()
+        await connection.send(long)
+        connection.upstream.call(connection.upstream.go.set)
+        await connection.head()
+
+    with upstream(tmp_path / "daemon", script) as daemon:
+        with sidecar(tmp_path / "tap", daemon.path) as tap:
+            with connect(tap.path) as client:
+                client.sendall(GET)
+                eventually(daemon.go.is_set)
+                tap.process.send_signal(signal.SIGTERM)
+                eventually(lambda: not os.path.exists(tap.path))
+                time.sleep(0.3)
+                assert exactly(client, len(long) + 1) == long
+                tap.process.communicate(timeout=PATIENCE)
+            assert tap.process.returncode == 0
+
+
 @pytest.mark.parametrize("how", ["a second signal", "the deadline"])
 def test_what_does_not_finish(tmp_path: Path, campaign: Campaign, how: str) -> None:
     """It is given so long, or until the next signal; then it is recorded as broken off."""
