@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from lxdtap.errors import NO_MEMORY
 from lxdtap.record.output import complain
-from lxdtap.record.trim import TRIMMED
-from lxdtap.record.worker import DROP, END, EVENTS, HEAD, LOST, MANY, PLAIN, SAVE, Worker, work
+from lxdtap.record.trim import TRIMMED, Trimmer
+from lxdtap.record.worker import DROP, END, EVENTS, HEAD, LARGE, LOST, MANY, SAVE, Worker, work
 from lxdtap.wire.events import Event, Whole
 from lxdtap.wire.records import before, parts
 
@@ -31,8 +31,8 @@ STUCK = 1.0
 """Seconds without progress after which nobody is to wait for the recorder any more."""
 BLOCK = 256 << 10
 """Bytes of events that are sent at once, without waiting for more."""
-LARGE = 64 << 10
-"""Bytes of an event; of more, a copy is worth to be spared."""
+ALONE = 64 << 10
+"""Bytes of an event from which on it is a block of its own: then a copy is worth to be spared."""
 SOON = 0.02
 """Seconds for which events wait for others: one frame of a film, and the log is read by people. To
 wake the recorder for each would cost the tap as much as the rest of its work, and the daemon, which
@@ -66,7 +66,7 @@ class Recorder:
         self._block = io.BytesIO()  # events that wait for others
         self._write = self._block.write
         self._filled = 0  # bytes of it
-        self._plain = True
+        self._trimmer = Trimmer()
         self._waiting: deque[bytes | memoryview] = deque()  # what the socket did not take yet
         self._size = 0  # of that
         self._moved = 0.0  # when the socket last took something, or had nothing to take
@@ -87,15 +87,19 @@ class Recorder:
         return self._size > BEHIND and time.monotonic() - self._moved < STUCK
 
     def hear(self, event: Event) -> None:
-        """Take an event; never waits."""
-        record, data = parts(event)
-        self._take(record, data, type(event) not in TRIMMED)
+        """Take an event; never waits.
+
+        What is beyond the recording's limits is hashed here, and only its size is told: to hand it
+        over for that took longer than to hash it.
+        """
+        for kept in self._trimmer.add(event) if type(event) in TRIMMED else (event,):
+            self._take(*parts(kept))
 
     def hear_whole(self, message: Whole) -> None:
         """Take a message that came whole, as its event would be taken by :meth:`hear`."""
-        self._take(before(message), message[-1], True)
+        self._take(before(message), message[-1])
 
-    def _take(self, record: bytes, data: bytes | memoryview, plain: bool) -> None:
+    def _take(self, record: bytes, data: bytes | memoryview) -> None:
         if self._dead:
             return
         if self._size > WAITING:
@@ -104,11 +108,8 @@ class Recorder:
         if self._lost:
             self._lost = False
             self._put(LOST)
-        if plain is not self._plain:
-            self._close_block()
-            self._plain = plain
         size = len(record) + len(data)
-        if size > LARGE:
+        if size > ALONE:
             self._add_large(record, data)
             return
         self._write(record)
@@ -164,7 +165,7 @@ class Recorder:
         """Make it a block of its own, without a copy of what it holds."""
         self._close_block()
         size = len(record) + len(data)
-        self._waiting += (HEAD.pack(PLAIN if self._plain else EVENTS, size), record)
+        self._waiting += (HEAD.pack(LARGE, size), record)
         if data:
             self._waiting.append(data)
         self._size += HEAD.size + size
@@ -173,7 +174,7 @@ class Recorder:
     def _close_block(self, *, copy: bool = True) -> None:
         """Have it wait to be sent; without a copy only until its place is taken by the next."""
         if self._filled:
-            head = HEAD.pack(PLAIN if self._plain else EVENTS, self._filled)
+            head = HEAD.pack(EVENTS, self._filled)
             block = self._block.getbuffer()[: self._filled]
             self._waiting += (head, bytes(block) if copy else block)
             self._size += len(head) + self._filled
@@ -218,7 +219,7 @@ class Recorder:
 
     def _settle(self) -> None:
         """Stay on this processor while much comes: what is in its caches is needed again soon."""
-        if self._place is None or self._loop is None or not self._plain or self._filled < MANY:
+        if self._place is None or self._loop is None or self._filled < MANY:
             return
         self._place.follow()
         if self._leaving is not None:

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING
 
 from lxdtap.clock import moment
 from lxdtap.record.output import Output, complain
-from lxdtap.record.trim import Trimmer
 from lxdtap.terminal import escape
 from lxdtap.transaction import CAPTURE, Note, Update
 from lxdtap.wire.fold import Fold
-from lxdtap.wire.records import decode, encode
+from lxdtap.wire.records import decode
 
 if TYPE_CHECKING:
     from lxdtap.record.placing import Place
@@ -31,9 +30,9 @@ if TYPE_CHECKING:
 
 HEAD = struct.Struct("<BI")
 """Of what comes from the tap: what it is, and its length in bytes."""
-EVENTS, PLAIN, SAVE, LOST, END, DROP = range(6)
-"""What it is: a block of events; one that has nothing to be trimmed; a wish for the cassette now;
-events are missing here; the tap is done; the same, and if nothing came, nothing is to be left."""
+EVENTS, LARGE, SAVE, LOST, END, DROP = range(6)
+"""What it is: a block of events; a single large one; a wish for the cassette now; events are
+missing here; the tap is done; the same, and if nothing came, nothing is to be left."""
 INCOMPLETE = 3
 """The exit status where the recording is not whole, or not saved."""
 _TICK = 0.2
@@ -41,7 +40,7 @@ _READ = 1 << 20
 _MUCH = 4 << 20
 """Bytes after which, when nothing comes for a while, memory that is free again is given back."""
 MANY = 64 << 10
-"""Bytes of messages in one block that come when all processors are busy with them."""
+"""Bytes of events in one block that come when all processors are busy with them."""
 _PATIENCE = 5.0
 
 Render = Callable[[Update], str]
@@ -110,7 +109,6 @@ class Worker:
         self._spool = spool
         self._saver = saver
         self._place = place
-        self._trimmer = Trimmer()
         self._fold = Fold(CAPTURE)
         self._render = log.render if log is not None else None
         self._output = Output(log.descriptor) if log is not None else None
@@ -150,16 +148,16 @@ class Worker:
             end = at + HEAD.size + length
             if len(came) < end:
                 break
-            self._settle(kind == PLAIN and length >= MANY)
-            if kind in (EVENTS, PLAIN):
-                self._work(came[at + HEAD.size : end], plain=kind == PLAIN)
+            self._settle(kind == EVENTS and length >= MANY)
+            if kind in (EVENTS, LARGE):
+                self._work(came[at + HEAD.size : end])
             else:
                 self._other(kind)
             at = end
         return at
 
     def _settle(self, beside: bool) -> None:
-        """Be beside the tap, or where there is room: for bodies to be hashed, or at one's ease."""
+        """Be beside the tap, or where there is room: for large bodies, or at one's ease."""
         if self._place is None:
             return
         if beside:
@@ -177,22 +175,15 @@ class Worker:
         else:
             self._ended = kind
 
-    def _work(self, block: bytes | memoryview, *, plain: bool) -> None:
+    def _work(self, block: memoryview) -> None:
         """Spool events, then show them."""
-        events = None
         if self._spool is not None and self._complete:
-            if not plain:
-                came = decode(block)
-                # What is beyond the limits is hashed here, and not once more for the log.
-                events = [kept for event in came for kept in self._trimmer.add(event)]
-                if events != came:
-                    block = b"".join(map(encode, events))
             try:
                 self._spool.add(block)
             except OSError as error:
                 self._stop_recording(error.strerror or str(error))
         if self._output is not None:
-            events = decode(block) if events is None else events
+            events = decode(block)
             self._show([update for event in events for update in self._fold.add(event)])
 
     def _stop_recording(self, why: str) -> None:

@@ -32,7 +32,7 @@ from lxdtap.log.render import renderer
 from lxdtap.record import spool
 from lxdtap.record.link import Recorder
 from lxdtap.record.recording import prepare
-from lxdtap.record.worker import END, HEAD, LOST, PLAIN, Log, Worker, give_back
+from lxdtap.record.worker import END, EVENTS, HEAD, LOST, Log, Worker, give_back
 from lxdtap.redact import Redactor
 from lxdtap.transaction import Direction, Moment, Update
 from lxdtap.wire.events import Event, Opened, WholeMessage
@@ -55,6 +55,7 @@ from .recording import (
 from .tap import (
     LXDTAP,
     Served,
+    Sidecar,
     answer,
     ask,
     connect,
@@ -185,7 +186,7 @@ def test_what_waits_is_as_it_was_heard(tmp_path: Path) -> None:
     while at < len(came):
         kind, size = HEAD.unpack_from(came, at)
         at += HEAD.size + size
-        heard += decode(came[at - size : at]) if kind == PLAIN else []
+        heard += decode(came[at - size : at]) if kind == EVENTS else []
     assert heard == told
 
 
@@ -364,12 +365,16 @@ def test_a_recorder_that_was_killed_fails_the_command(tmp_path: Path) -> None:
 # -- a spool that is damaged
 
 
+def _has_shown(tap: Sidecar, count: int) -> bool:
+    return len(tap.entries("transaction")) == count
+
+
 def a_spool(directory: Path) -> bytes:
-    """What is spooled of two requests."""
+    """What is spooled of three requests, one after the other: what comes together is a record."""
     with recording(directory) as (_, tap, _):
-        for count in range(2):
+        for count in range(3):
             ask(tap.path, get(f"/{count}"))
-        eventually(lambda: len(tap.entries("transaction")) == 2)
+            eventually(partial(_has_shown, tap, count + 1))
         for pid in (recorder_of(tap), tap.process.pid):
             os.kill(pid, signal.SIGKILL)
         tap.process.communicate()
