@@ -207,6 +207,7 @@ def _recorder(
     from lxdtap.cassette.cleaning import Cleaner, Rules
     from lxdtap.record import recording
     from lxdtap.record.placing import Place
+    from lxdtap.record.trim import Trimmer
 
     rules = Rules(secrets=not options.keep_secrets, payload=options.redact_payload)
     into = recording.prepare(
@@ -218,10 +219,11 @@ def _recorder(
         hook=options.hook,
     )
     if log is not None:  # which is work for a processor of its own
-        return Recorder(lambda: Worker(log, into.spool, into.saver))
+        return Recorder(lambda: Worker(log, into.spool, into.saver), Trimmer())
     tap, processors = os.getpid(), frozenset(os.sched_getaffinity(0))
     return Recorder(
         lambda: Worker(None, into.spool, into.saver, Place(tap, processors)),
+        Trimmer(),
         Place(tap, processors),
     )
 

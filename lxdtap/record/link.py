@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 from lxdtap.errors import NO_MEMORY
 from lxdtap.record.output import complain
-from lxdtap.record.trim import TRIMMED, Trimmer
+from lxdtap.record.trim import TRIMMED
 from lxdtap.record.worker import DROP, END, EVENTS, HEAD, LARGE, LOST, MANY, SAVE, Worker, work
 from lxdtap.wire.events import Event, Whole
 from lxdtap.wire.records import before, parts
 
 if TYPE_CHECKING:
     from lxdtap.record.placing import Place
+    from lxdtap.record.trim import Trimmer
 
 WAITING = 32 << 20
 """Bytes of events that may wait for the recorder before they are lost."""
@@ -49,10 +50,16 @@ class Recorder:
 
     Args:
         make: makes what works there; called in that process.
+        trimmer: leaves out what a recording does not keep; None: there is none, and a log has all.
         place: this one's own, to stay while it is busy; None: it works wherever there is room.
     """
 
-    def __init__(self, make: Callable[[], Worker], place: Place | None = None) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Worker],
+        trimmer: Trimmer | None = None,
+        place: Place | None = None,
+    ) -> None:
         here, there = socket.socketpair()
         self._pid = os.fork()
         if self._pid == 0:
@@ -66,7 +73,7 @@ class Recorder:
         self._block = io.BytesIO()  # events that wait for others
         self._write = self._block.write
         self._filled = 0  # bytes of it
-        self._trimmer = Trimmer()
+        self._trimmer = trimmer
         self._waiting: deque[bytes | memoryview] = deque()  # what the socket did not take yet
         self._size = 0  # of that
         self._moved = 0.0  # when the socket last took something, or had nothing to take
@@ -92,8 +99,11 @@ class Recorder:
         What is beyond the recording's limits is hashed here, and only its size is told: to hand it
         over for that took longer than to hash it.
         """
-        for kept in self._trimmer.add(event) if type(event) in TRIMMED else (event,):
-            self._take(*parts(kept))
+        if self._trimmer is None or type(event) not in TRIMMED:
+            self._take(*parts(event))
+        else:
+            for kept in self._trimmer.add(event):
+                self._take(*parts(kept))
 
     def hear_whole(self, message: Whole) -> None:
         """Take a message that came whole, as its event would be taken by :meth:`hear`."""

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from lxdtap.record.trim import LIMITS
 from tests.campaign import Campaign
 from tests.process.callers import resident
 from tests.process.tap import answer, connect, eventually, sidecar
 
+from .messages import REQUESTS, SWITCHING, frames
 from .running import exactly, family, recorded
 from .upstreams import Connection, upstream
 
@@ -138,3 +140,28 @@ def test_both_ways(tmp_path: Path, campaign: Campaign) -> None:
         f" recording; {max(growth):.0f} MiB more in the process that grew most",
     )
     assert max(growth) <= GROWTH + campaign.count(BEHIND, 0), growth
+
+
+def test_messages_are_shown_however_much_has_passed(tmp_path: Path) -> None:
+    """A log is no recording: on a connection that has carried more than that keeps, too."""
+    large, last = (
+        frames([(2, CHUNK[:50_000])] * 20),
+        frames([(1, b'{"type":"lifecycle","metadata":"the last"}')]),
+    )
+    piece, end = (b"".join(part.data for part in parts) for parts in (large, last))
+    count = max(LIMITS.values()) // MIB + 5  # of nearly as many
+
+    async def script(connection: Connection) -> None:
+        await connection.head()
+        await connection.send(SWITCHING)
+        for _ in range(count):
+            await connection.send(piece)
+        await connection.send(end)
+        await connection.head()
+
+    with upstream(tmp_path / "daemon", script) as daemon:
+        with sidecar(tmp_path / "tap", daemon.path) as tap, connect(tap.path) as client:
+            client.sendall(REQUESTS["exec"].head)
+            size = len(SWITCHING) + count * len(piece) + len(end)
+            assert len(exactly(client, size)) == size
+            eventually(lambda: "the last" in tap.log.read_text())

@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -32,10 +32,11 @@ from lxdtap.log.render import renderer
 from lxdtap.record import spool
 from lxdtap.record.link import Recorder
 from lxdtap.record.recording import prepare
-from lxdtap.record.worker import END, EVENTS, HEAD, LOST, Log, Worker, give_back
+from lxdtap.record.trim import Trimmer
+from lxdtap.record.worker import END, EVENTS, HEAD, LARGE, LOST, Log, Worker, give_back
 from lxdtap.redact import Redactor
 from lxdtap.transaction import Direction, Moment, Update
-from lxdtap.wire.events import Event, Opened, WholeMessage
+from lxdtap.wire.events import Data, Digest, Event, MessageEnd, Opened, Skipped, WholeMessage
 from lxdtap.wire.records import decode
 
 from .callers import children, resident
@@ -172,22 +173,42 @@ class _Late(Worker):
         return 0
 
 
+def handed_over(path: Path, told: Sequence[Event], trimmer: Trimmer | None = None) -> list[Event]:
+    """What the recorder's process has of these events."""
+    recorder = Recorder(lambda: _Late(path), trimmer)
+    for event in told:
+        recorder.hear(event)
+    assert recorder.finish()
+    came, at, heard = path.read_bytes(), 0, list[Event]()
+    while at < len(came):
+        kind, size = HEAD.unpack_from(came, at)
+        at += HEAD.size + size
+        heard += decode(came[at - size : at]) if kind in (EVENTS, LARGE) else []
+    return heard
+
+
 def test_what_waits_is_as_it_was_heard(tmp_path: Path) -> None:
     """However late it is read: what comes meanwhile does not take its place."""
     told = [
         WholeMessage(1, number, Moment(number, 0), Direction.SENT, 4, number.to_bytes(4) * 500)
         for number in range(3000)
     ]
-    recorder = Recorder(lambda: _Late(tmp_path / "came"))
-    for event in told:
-        recorder.hear(event)
-    assert recorder.finish()
-    came, at, heard = (tmp_path / "came").read_bytes(), 0, list[Event]()
-    while at < len(came):
-        kind, size = HEAD.unpack_from(came, at)
-        at += HEAD.size + size
-        heard += decode(came[at - size : at]) if kind == EVENTS else []
-    assert heard == told
+    assert handed_over(tmp_path / "came", told) == told
+
+
+def test_what_a_recording_does_not_keep_is_not_handed_over(tmp_path: Path) -> None:
+    """But its size and its hash are; where nothing is recorded, all of it is."""
+    at, sent = Moment(1, 0), Direction.SENT
+    pieces = [Data(1, 0, at, sent, os.urandom(100_000)) for _ in range(5)]
+    end = MessageEnd(1, 0, at, sent)
+    assert handed_over(tmp_path / "all", [*pieces, end]) == [*pieces, end]
+    digest = hashlib.sha256(b"".join(piece.data for piece in pieces)).hexdigest()
+    assert handed_over(tmp_path / "kept", [*pieces, end], Trimmer({sent: 200_000})) == [
+        *pieces[:2],
+        *(Skipped(1, 0, at, sent, 100_000) for _ in pieces[2:]),
+        Digest(1, 0, at, sent, digest),
+        end,
+    ]
 
 
 def test_what_was_lost_is_told_in_the_log(tmp_path: Path) -> None:
