@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from lxdtap.errors import NO_MEMORY
 from lxdtap.record.output import complain
-from lxdtap.record.trim import TRIMMED
 from lxdtap.record.worker import DROP, END, EVENTS, HEAD, LARGE, LOST, MANY, SAVE, Worker, work
 from lxdtap.wire.events import Event, Whole
 from lxdtap.wire.records import before, parts
@@ -99,11 +98,8 @@ class Recorder:
         What is beyond the recording's limits is hashed here, and only its size is told: to hand it
         over for that took longer than to hash it.
         """
-        if self._trimmer is None or type(event) not in TRIMMED:
-            self._take(*parts(event))
-        else:
-            for kept in self._trimmer.add(event):
-                self._take(*parts(kept))
+        for kept in [event] if self._trimmer is None else self._trimmer.add(event):
+            self._take(*parts(kept))
 
     def hear_whole(self, message: Whole) -> None:
         """Take a message that came whole, as its event would be taken by :meth:`hear`."""

@@ -28,10 +28,6 @@ LIMITS: Mapping[Direction, int] = {
 }
 """Bytes kept of one body, by direction. Both directions of a tunnel may be as long as answers."""
 
-TRIMMED = frozenset((Data, FrameData, MessageEnd, Switched, Closed))
-"""The events that a :class:`Trimmer` must see; all others it passes on. What comes whole is one of
-these: one read is shorter than any of the limits."""
-
 
 @dataclass(slots=True)
 class _Flow:
@@ -50,7 +46,10 @@ class _Flow:
 
 
 class Trimmer:
-    """Passes events on, without what is beyond the limits."""
+    """Passes events on, without what is beyond the limits.
+
+    It need not see what came whole: one read is shorter than any of them.
+    """
 
     def __init__(self, limits: Mapping[Direction, int] = LIMITS) -> None:
         self._limits = limits

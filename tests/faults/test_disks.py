@@ -21,6 +21,7 @@ from tests.process.recording import (
     SPOOL,
     SYNC,
     get,
+    has_shown,
     recorder_of,
     recording,
     recover,
@@ -30,7 +31,6 @@ from tests.process.recording import (
 from tests.process.tap import (
     LXDTAP,
     Served,
-    Sidecar,
     answer,
     ask,
     environment,
@@ -118,10 +118,6 @@ def test_the_disk_of_the_log_is_full(tmp_path: Path, small: Path) -> None:
     assert targets(files.load(str(path))) == [f"/{i}" for i in range(30)]
 
 
-def _has_shown(tap: Sidecar, count: int) -> bool:
-    return len(tap.entries("transaction")) == count
-
-
 @pytest.mark.timeout(20 * SLOW)
 def test_a_write_fails(tmp_path: Path, campaign: Campaign) -> None:
     """Once, any of them, is enough: what was recorded before is saved, as not complete."""
@@ -139,12 +135,12 @@ def _kept_after(directory: Path, error: str, which: int) -> int:
     asked = ["/first", *(f"/{count}" for count in range(which + 3))]
     with recording(directory) as (_, tap, path):
         ask(tap.path, get("/first"))
-        eventually(partial(_has_shown, tap, 1))
+        eventually(partial(has_shown, tap, 1))
         fault = f"{needs.WRITES}:error={error}:when={which}"
         with needs.failing_at(recorder_of(tap), directory / SPOOL, fault):
             for target in asked[1:]:
                 assert SYNC in ask(tap.path, get(target))
-            eventually(partial(_has_shown, tap, len(asked)))
+            eventually(partial(has_shown, tap, len(asked)))
         tap.process.send_signal(signal.SIGTERM)
         _, errors = tap.process.communicate(timeout=SLOW)
         assert tap.process.returncode == 1

@@ -88,6 +88,11 @@ def holds(path: Path, count: int) -> bool:
     return path.exists() and len(files.load(str(path)).interactions) == count
 
 
+def has_shown(tap: Sidecar, count: int) -> bool:
+    """Whether so many transactions are in the log."""
+    return len(tap.entries("transaction")) == count
+
+
 def said(tap: Sidecar) -> str:
     """What a tap said on stderr, after where it listens."""
     return "".join(tap.said[2:])

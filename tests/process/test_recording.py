@@ -46,6 +46,7 @@ from .recording import (
     SYNC,
     asked,
     get,
+    has_shown,
     holds,
     recorder_of,
     recording,
@@ -56,7 +57,6 @@ from .recording import (
 from .tap import (
     LXDTAP,
     Served,
-    Sidecar,
     answer,
     ask,
     connect,
@@ -111,7 +111,7 @@ def test_full_speed_loses_nothing(tmp_path: Path) -> None:
                     read_until(sock, served, b"{}}\n")
                 served.received.clear()
             # On a slow machine it has much to look at by then, and says so if it is to end.
-            eventually(partial(_has_shown, tap, 10_000), SLOW)
+            eventually(partial(has_shown, tap, 10_000), SLOW)
         tap.process.send_signal(signal.SIGTERM)
         _, errors = tap.process.communicate(timeout=SLOW)
         assert (tap.process.returncode, errors.count("\n")) == (0, 1), errors
@@ -388,16 +388,12 @@ def test_a_recorder_that_was_killed_fails_the_command(tmp_path: Path) -> None:
 # -- a spool that is damaged
 
 
-def _has_shown(tap: Sidecar, count: int) -> bool:
-    return len(tap.entries("transaction")) == count
-
-
 def a_spool(directory: Path) -> bytes:
     """What is spooled of three requests, one after the other: what comes together is a record."""
     with recording(directory) as (_, tap, _):
         for count in range(3):
             ask(tap.path, get(f"/{count}"))
-            eventually(partial(_has_shown, tap, count + 1))
+            eventually(partial(has_shown, tap, count + 1))
         for pid in (recorder_of(tap), tap.process.pid):
             os.kill(pid, signal.SIGKILL)
         tap.process.communicate()
