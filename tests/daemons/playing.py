@@ -31,7 +31,7 @@ from .tapping import PATIENCE, ending, printable, settled
 from .throwaway import Daemon
 
 TRIES = 3
-"""How often a flow is recorded in which the daemon itself may lose an exec's output."""
+"""How often a flow is recorded in which the client, or the daemon, may lose an exec's output."""
 LONGEST = 5 * PATIENCE
 """Seconds that a run may take, of a hundred execs too, before it counts as hung."""
 FOUND = 'SOCKET="${LXD_SOCKET:-${INCUS_SOCKET:-}}"\n'
@@ -47,7 +47,8 @@ class Flow:
 
     Attributes:
         script: for the shell; ``$LX`` is the daemon's own client, ``$SOCKET`` its socket.
-        says: what is printed among other things.
+        says: what is printed among other things; all that an exec says, since a client may lose
+            some of it where no tap is (Incus's one run in 60 of six execs at once).
         stdin: what the commands read.
         kinds: the daemons that these are commands for.
         briefly: those of them with which it is tried where that is to be soon over.

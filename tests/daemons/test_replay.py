@@ -39,7 +39,10 @@ FLOWS: Mapping[str, Flow] = {
     "look": Flow(
         "$LX list; $LX list --format json; $LX info c1; $LX info; $LX image list", "RUNNING"
     ),
-    "exec": Flow("$LX exec c1 -- sh -c 'echo out; echo oops >&2; exit 3'; echo $?", "out\n3"),
+    "exec": Flow(
+        "$LX exec c1 -- sh -c 'echo out; echo oops >&2; exit 3' 2> err; echo $?; cat err",
+        "out\n3\noops\n",
+    ),
     "exec with stdin": Flow(
         "$LX exec c1 -- sh -c 'sha256sum; exit 7'; echo $?", "-\n7", b"spoken\n" * 100_000
     ),
@@ -57,7 +60,7 @@ FLOWS: Mapping[str, Flow] = {
         "143",
     ),
     "exec on a terminal": Flow(
-        """script -qec "$LX exec c1 -- sh -c 'tty; exit 5'" /dev/null; echo $?""", "5"
+        """script -qec "$LX exec c1 -- sh -c 'tty; exit 5'" /dev/null; echo $?""", "\r\n5\n"
     ),
     "execs at once": Flow(
         """\
@@ -66,7 +69,7 @@ FLOWS: Mapping[str, Flow] = {
         done
         wait; cat said.*
         """,
-        "6:200",
+        "".join(f"{each}:{line}\n" for each in range(1, 7) for line in range(1, 201)),
     ),
     "life": Flow(
         """\
@@ -93,7 +96,7 @@ FLOWS: Mapping[str, Flow] = {
         $LX file push --recursive tree c1/root; $LX file pull --recursive c1/root/tree back2
         cat back2/tree/a/x back2/tree/y; $LX exec c1 -- rm -r /root/tree
         """,
-        "one\ntwo\n",
+        "5138895\ngone\none\ntwo\n",
     ),
     "events": Flow(
         """\
@@ -118,7 +121,7 @@ FLOWS: Mapping[str, Flow] = {
         "412",
     ),
     "curl, all that it can": Flow(programs.CURL, "404", briefly=()),
-    "pylxd": program(PYLXD, "NotFound", kinds=("lxd",)),
+    "pylxd": program(PYLXD, "3 'out\\n' 'oops\\n'\nspoken\n", kinds=("lxd",)),
     "API": program(programs.API, "404", briefly=("lxd",)),
     "AsyncAPI": program(programs.ASYNC_API, "404", briefly=("incus",)),
 }
