@@ -5,11 +5,12 @@ Only what was kept whole is unpacked, and only up to :data:`UNPACKED_LIMIT`.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 import orjson
@@ -34,9 +35,10 @@ Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A JSON document."""
+    """A JSON document. ``compact`` is it without blanks outside of strings, where it came so."""
 
     value: Json
+    compact: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +113,16 @@ def document(data: bytes) -> Document | None:
     NaN, numbers that a double does not hold, nesting deeper than :data:`DEEPEST`; nor where
     indentation would make it many times as long (:data:`BROADEST`).
     """
-    brackets = data.count(b"[") + data.count(b"{")
+    brackets = len(data.translate(None, delete=_NO_BRACKETS))
     if brackets > DEEPEST or len(data) > BROADEST // DEEPEST:  # there are more bytes than lines
         depth, lines = _depth(data), brackets + data.count(b",")
         if depth > DEEPEST or depth * lines > BROADEST:
             return None
     try:
         value: Json = orjson.loads(data)
-        if orjson.dumps(value) == data.rstrip():  # as daemons write it: nothing can be amiss
-            return Document(value)
+        compact = data.rstrip()
+        if orjson.dumps(value) == compact:  # as daemons write it: nothing can be amiss
+            return Document(value, compact)
     except (ValueError, TypeError):  # orjson does not take, or make, all that json does
         pass
     try:
@@ -128,6 +131,10 @@ def document(data: bytes) -> Document | None:
     except (ValueError, ArithmeticError):  # the latter is Decimal's, for exponents without end
         return None
     return Document(value)
+
+
+# To count what is left without these takes two thirds of the time that two counts take.
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[{")
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -165,8 +172,11 @@ def _depth(data: bytes) -> int:
 
 
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)  # RFC 6838, 4.2
+_TYPES = 16
+"""Content types kept in mind: a daemon's are few."""
 
 
+@functools.lru_cache(_TYPES)
 def _media_type(content_type: str) -> str:
     given = content_type.partition(";")[0].strip().lower()
     return given if _MEDIA_TYPE.fullmatch(given) else ""

@@ -28,9 +28,10 @@ class Masks:
     headers: tuple[str, ...] = ()
     query: tuple[str, ...] = ()
 
-    def masker(self) -> Masker:
-        """A redactor by these."""
-        return Masker(self.keys, self.headers, self.query)
+    def masker(self) -> Redactor:
+        """A redactor by these too."""
+        added = self.keys or self.headers or self.query
+        return Masker(self.keys, self.headers, self.query) if added else Redactor()
 
 
 def masks(texts: Iterable[str]) -> Masks:

@@ -28,9 +28,9 @@ def encode(text: str) -> bytes:
 
 def header(headers: Headers, name: str) -> str | None:
     """A header's first value, whatever the case of its name (RFC 9110, 5.1); None if absent."""
-    wanted = name.lower()
+    wanted, size = name.lower(), len(name)
     for key, value in headers:
-        if key.lower() == wanted:
+        if len(key) == size and key.lower() == wanted:
             return value
     return None
 

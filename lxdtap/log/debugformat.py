@@ -25,7 +25,7 @@ from typing import assert_never
 
 import orjson
 
-from lxdtap.content import Binary, Content, Document, Json, Part, Parts, Text
+from lxdtap.content import Binary, Content, Document, Part, Parts, Text
 from lxdtap.log.entries import Entry, FrameEntry, NoteEntry, OperationEntry, TransactionEntry
 from lxdtap.terminal import Paint, escape, escape_json, escape_token, plain, unescape
 from lxdtap.transaction import Count, Frame, Headers, Opcode, Transaction, Tunnel
@@ -70,7 +70,7 @@ def body(says: Content, paint: Paint = plain) -> str:
     """What a body says, on lines of its own."""
     match says:
         case Document():
-            return indented(says.value, paint)
+            return indented(says, paint)
         case Text():
             size = len(says.text.encode("utf-8", "surrogatepass"))
             return f"<{says.media_type or 'text'}, {size} bytes\n{_tabbed(says.text)}>"
@@ -82,9 +82,9 @@ def body(says: Content, paint: Paint = plain) -> str:
     return ""
 
 
-def indented(value: Json, paint: Paint = plain) -> str:
+def indented(document: Document, paint: Paint = plain) -> str:
     """JSON indented by one tab a level, safe to print, and still the same JSON."""
-    lines = _indented(value)
+    lines = _indented(document)
     if not lines.isascii() or "\x7f" in lines:  # of ASCII, JSON's own escapes leave only that
         lines = escape_json(lines)
     if paint is plain:
@@ -92,18 +92,20 @@ def indented(value: Json, paint: Paint = plain) -> str:
     return _KEY.sub(lambda m: m[1] + paint("key", m[2]), lines)
 
 
-def _indented(value: Json) -> str:
+def _indented(document: Document) -> str:
     """By orjson, in a third of json's time, and by two spaces a level, of which tabs are made."""
     try:
-        if _LEVEL not in orjson.dumps(value):  # else it is in a string, which is not to be changed
-            lines = orjson.dumps(value, option=orjson.OPT_INDENT_2)
+        # Else it is in a string, which is not to be changed.
+        if not _in_a_string(document.compact or orjson.dumps(document.value)):
+            lines = orjson.dumps(document.value, option=orjson.OPT_INDENT_2)
             return lines.replace(_LEVEL, b"\t").decode()
     except TypeError:  # half a character, or a number of more than 64 bits
         pass
-    return _encode(value)
+    return _encode(document.value)
 
 
 _LEVEL = b"  "
+_in_a_string = re.compile(_LEVEL).search
 _encode = json.JSONEncoder(ensure_ascii=False, indent="\t").encode
 
 

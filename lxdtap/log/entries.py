@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lxdtap.content import Content
 from lxdtap.lxd import Seen
@@ -12,8 +11,7 @@ from lxdtap.transaction import Direction, Frame, Moment, Transaction
 State = Literal["finished", "upgraded", "open"]
 
 
-@dataclass(frozen=True, slots=True)
-class TransactionEntry:
+class TransactionEntry(NamedTuple):
     """A transaction, at one of the moments when it is worth showing.
 
     Attributes:
@@ -43,8 +41,7 @@ class TransactionEntry:
         return timing.duration(timing.answered if self.state == "upgraded" else self.now)
 
 
-@dataclass(frozen=True, slots=True)
-class FrameEntry:
+class FrameEntry(NamedTuple):
     """A frame on the upgraded connection of ``transaction``; ``content`` is what it says."""
 
     transaction: Transaction
@@ -56,16 +53,14 @@ class FrameEntry:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class OperationEntry:
+class OperationEntry(NamedTuple):
     """An operation ended, as an event told."""
 
     seen: Seen
     at: Moment
 
 
-@dataclass(frozen=True, slots=True)
-class NoteEntry:
+class NoteEntry(NamedTuple):
     """A word about the tap itself."""
 
     text: str

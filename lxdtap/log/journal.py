@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar, assert_never
+from typing import TypeVar, assert_never
 
 from lxdtap import content, lxd
 from lxdtap.content import Content, Document, Json
@@ -75,9 +75,12 @@ class Selection:
         def test(request: Request) -> bool:
             if only and not any(matches(request) for matches in only):
                 return False
-            return not any(matches(request) for matches in ignore)
+            return not (ignore and any(matches(request) for matches in ignore))
 
         return test
+
+
+_Head = TypeVar("_Head", Request, Response)
 
 
 @dataclass(slots=True)
@@ -247,21 +250,23 @@ class Journal:
     # -- redaction
 
     def _clean_transaction(self, transaction: Transaction) -> Transaction:
-        if self._redactor is None:
-            return transaction
         asked, answer = transaction.request, transaction.response
-        request = _changed(
-            asked,
-            target=self._redactor.text(asked.target),
-            headers=self._redactor.headers(asked.headers),
-            trailers=self._redactor.headers(asked.trailers),
-        )
-        response = answer and _changed(
-            answer,
-            headers=self._redactor.headers(answer.headers),
-            trailers=self._redactor.headers(answer.trailers),
-        )
-        return _changed(transaction, request=request, response=response)
+        target = self._redact_text(asked.target)
+        request, response = self._clean_headers(asked), answer and self._clean_headers(answer)
+        if target is not asked.target:
+            request = request._replace(target=target)
+        if request is asked and response is answer:  # as mostly: a copy would cost 1 µs
+            return transaction
+        return transaction._replace(request=request, response=response)
+
+    def _clean_headers(self, message: _Head) -> _Head:
+        if self._redactor is None:
+            return message
+        headers = self._redactor.headers(message.headers)
+        trailers = message.trailers and self._redactor.headers(message.trailers)
+        if headers is message.headers and trailers is message.trailers:
+            return message
+        return message._replace(headers=headers, trailers=trailers)
 
     def _clean_seen(self, seen: lxd.Seen) -> lxd.Seen:
         state = seen.operation
@@ -283,17 +288,6 @@ def _says(transaction: Transaction, state: State) -> tuple[Content, Content]:
         content.read(asked.body, asked.headers) if sent else None,
         content.read(answer.body, answer.headers) if answer is not None and over else None,
     )
-
-
-_Value = TypeVar("_Value", Request, Response, Transaction)
-
-
-def _changed(value: _Value, **parts: Any) -> _Value:  # noqa: ANN401 - as replace has them
-    """The value with these parts. Mostly they are its own, and a copy would cost 1 µs."""
-    for name, part in parts.items():
-        if getattr(value, name) is not part:
-            return value._replace(**parts)
-    return value
 
 
 def _value(says: Content) -> Json:

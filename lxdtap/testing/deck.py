@@ -25,10 +25,11 @@ from lxdtap.errors import SpoolError
 from lxdtap.finding import Wanted, find, way
 from lxdtap.log.journal import Selection
 from lxdtap.log.render import renderer
-from lxdtap.masking import Masker
+from lxdtap.masking import Masks
 from lxdtap.record.save import Saver, transactions
 from lxdtap.record.spool import Reading, Spool, read
 from lxdtap.record.trim import Trimmer
+from lxdtap.redact import Redactor
 from lxdtap.replay.server import Replay
 from lxdtap.tap.core import Core
 from lxdtap.tap.listener import Serve
@@ -242,9 +243,9 @@ class Taping(Deck):
         except OSError as error:
             self._failure = error.strerror or str(error)
 
-    def _masker(self) -> Masker:
+    def _masker(self) -> Redactor:
         wanted = self._settings
-        return Masker(wanted.redact_keys, wanted.redact_headers, wanted.redact_query)
+        return Masks(wanted.redact_keys, wanted.redact_headers, wanted.redact_query).masker()
 
 
 class _Player:

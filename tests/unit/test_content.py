@@ -45,6 +45,18 @@ def test_json_and_text(data: bytes, headers: Headers, says: Content) -> None:
     assert said(data, headers) == says
 
 
+@pytest.mark.parametrize(
+    ("data", "compact"),
+    [(b'{"a":[1,"  "]}\n', b'{"a":[1,"  "]}'), (b'{"a": 1}', b""), (b'{"a":1.0e0}', b"")],
+)
+def test_what_came_compact_is_remembered(data: bytes, compact: bytes) -> None:
+    """Only what is as it would be written again; two documents that say the same are the same."""
+    found = document(data)
+    assert found is not None
+    assert found.compact == compact
+    assert found == Document(json.loads(data))
+
+
 @pytest.mark.parametrize("data", [b"\0abc", b"\xff\xfe", b"x" * (content.TEXT_LIMIT + 1)])
 def test_binary(data: bytes) -> None:
     """What is not text, or too much of it, is described."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lxdtap import content
 from lxdtap.content import Binary, Content, Document, Json, Part, Parts, Text
 from lxdtap.log import debugformat
 from lxdtap.log.debugformat import SEPARATOR, Block
@@ -212,9 +212,9 @@ def test_the_outcome_says_how_far_it_came(of: Transaction, state: str, outcome: 
     """Each state of a transaction has its own words after the request."""
     shown = entry(of, stream="stdin")
     if state == "open":
-        shown = replace(shown, state="open")
+        shown = shown._replace(state="open")
     elif state == "upgraded":
-        shown = replace(shown, state="upgraded")
+        shown = shown._replace(state="upgraded")
     assert the_block(debugformat.text(shown)).outcome == outcome
 
 
@@ -309,15 +309,21 @@ def test_summaries_stand_for_themselves() -> None:
     )
 )
 def test_json_is_indented_by_one_tab_a_level(value: Json) -> None:
-    """Whatever it holds, it is laid out as Python does it; what is not safe to print is escaped."""
-    shown = json.dumps(value, indent="\t", ensure_ascii=False)
-    assert debugformat.indented(value) == escape_json(shown)
+    """Whatever it holds, it is laid out as Python does it; what is not safe to print is escaped.
+
+    However it came: a daemon writes it without blanks, which is remembered.
+    """
+    shown = escape_json(json.dumps(value, indent="\t", ensure_ascii=False))
+    compact = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    came = content.document(compact.encode("utf-8", "surrogatepass"))
+    for document in filter(None, [Document(value), came]):
+        assert debugformat.indented(document) == shown
 
 
 @pytest.mark.parametrize("text", ["\x7f", "\x1b\x7f", "\u202e", "\ud800", "\u00e9\x85"])
 def test_json_is_safe_to_print(text: str) -> None:
     """Whatever its strings and keys hold, JSON shows nothing but its own line ends and tabs."""
-    shown = debugformat.indented({text: [text, {}]})
+    shown = debugformat.indented(Document({text: [text, {}]}))
     assert shown.translate({ord("\n"): "", ord("\t"): ""}).isprintable()
     assert json.loads(shown) == {text: [text, {}]}
 

@@ -115,6 +115,19 @@ def test_secrets_are_replaced_everywhere() -> None:
         assert (SECRET[::-1] in shown.split("TransactionEntry")[-1]) is secrets
 
 
+@pytest.mark.parametrize("place", ["headers", "trailers"])
+@pytest.mark.parametrize("side", ["request", "response"])
+def test_secrets_in_headers_are_replaced(side: str, place: str) -> None:
+    """On either side, and behind a body too; the rest stays as it was."""
+    of = asked("/1.0", 1)
+    said = (("Authorization", "Bearer open-sesame"), ("Host", "lxd"))
+    message = getattr(of, side)._replace(**{place: said})
+    (shown,) = hear(Journal(Selection()), Finished(of._replace(**{side: message})))
+    assert isinstance(shown, TransactionEntry)
+    clean = (("Authorization", "Bearer REDACTED-1"), ("Host", "lxd"))
+    assert shown.transaction == of._replace(**{side: message._replace(**{place: clean})})
+
+
 def test_events_are_shown_as_they_come() -> None:
     """An event is an entry; an operation's end is news, once."""
     journal = Journal(Selection())

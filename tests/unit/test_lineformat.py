@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -86,7 +85,7 @@ def test_frames_and_upgrades_only_if_verbose() -> None:
     entry = FrameEntry(GET, Direction.RECEIVED, frame, None, AT, "stdout", "bad")
     assert line(entry) == ""
     assert words(entry, verbose=True) == '#7 GET /1.0 received stdout text 3B error="bad"'
-    quiet = replace(entry, error="", stream="")
+    quiet = entry._replace(error="", stream="")
     assert words(quiet, verbose=True) == "#7 GET /1.0 received text 3B"
     upgraded = TransactionEntry(GET, "upgraded")
     assert line(upgraded) == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lxdtap.masking import Masker, Masks, masks
+from lxdtap.redact import Redactor
 
 
 def test_members_of_documents_are_masked_by_their_keys() -> None:
@@ -35,11 +36,12 @@ def test_parameters_of_urls_are_masked_by_their_names() -> None:
 
 
 def test_without_names_it_is_any_redactor() -> None:
-    """Nothing named is nothing more."""
-    masker = Masker([], [], [])
-    assert masker.text("/1.0?who=a&token=b") == "/1.0?who=a&token=REDACTED-1"
-    headers = (("X-Token", "b"), ("Host", "lxd"))
-    assert masker.headers(headers) == (("X-Token", "REDACTED-1"), ("Host", "lxd"))
+    """Nothing named is nothing more, and costs nothing."""
+    for masker in masks([]).masker(), Masker([], [], []):
+        assert masker.text("/1.0?who=a&token=b") == "/1.0?who=a&token=REDACTED-1"
+        headers = (("X-Token", "b"), ("Host", "lxd"))
+        assert masker.headers(headers) == (("X-Token", "REDACTED-1"), ("Host", "lxd"))
+    assert type(masks([]).masker()) is Redactor
 
 
 def test_one_secret_has_one_placeholder() -> None:

@@ -43,6 +43,13 @@ def learned(*secrets: str) -> Redactor:
     return redactor
 
 
+def test_what_was_sent_is_not_kept_beside_what_is_left() -> None:
+    """A document from which something was taken is another, and was never sent."""
+    clean = Redactor().content(Document({"password": "fish"}, b'{"password":"fish"}'))
+    assert isinstance(clean, Document)
+    assert (clean.value, clean.compact) == ({"password": "REDACTED-1"}, b"")
+
+
 def cleaned(value: Json) -> Json:
     """What is left of a document."""
     clean = Redactor().content(Document(value))
