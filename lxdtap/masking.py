@@ -29,7 +29,7 @@ class Masks:
     query: tuple[str, ...] = ()
 
     def masker(self) -> Redactor:
-        """A redactor by these too."""
+        """A redactor to which these are secret too."""
         added = self.keys or self.headers or self.query
         return Masker(self.keys, self.headers, self.query) if added else Redactor()
 

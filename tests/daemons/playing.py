@@ -48,7 +48,7 @@ class Flow:
     Attributes:
         script: for the shell; ``$LX`` is the daemon's own client, ``$SOCKET`` its socket.
         says: what is printed among other things; all that an exec says, since a client may lose
-            some of it where no tap is (Incus's one run in 60 of six execs at once).
+            some of it where no tap is (as Incus's did in one of 100 runs of six at once).
         stdin: what the commands read.
         kinds: the daemons that these are commands for.
         briefly: those of them with which it is tried where that is to be soon over.

@@ -121,7 +121,11 @@ FLOWS: Mapping[str, Flow] = {
         "412",
     ),
     "curl, all that it can": Flow(programs.CURL, "404", briefly=()),
-    "pylxd": program(PYLXD, "3 'out\\n' 'oops\\n'\nspoken\n", kinds=("lxd",)),
+    "pylxd": program(
+        PYLXD,
+        "3 'out\\n' 'oops\\n'\nspoken\n\n200000 None\n['c1']\nNotFound",
+        kinds=("lxd",),
+    ),
     "API": program(programs.API, "404", briefly=("lxd",)),
     "AsyncAPI": program(programs.ASYNC_API, "404", briefly=("incus",)),
 }
