@@ -21,6 +21,7 @@ from lxdtap.record.spool import MAGIC, Spool
 from .tap import (
     LXDTAP,
     Served,
+    Sidecar,
     answer,
     ask,
     connect,
@@ -96,8 +97,9 @@ def asking(target: str, body: str = "", *headers: str) -> bytes:
 UPGRADE = "Connection: Upgrade", "Upgrade: websocket"
 
 
-def converse(path: str) -> None:
+def converse(tap: Sidecar) -> None:
     """Requests on one connection while another listens to events."""
+    path = tap.path
     with connect(path) as events, connect(path) as other:
         for request in (
             asking("/1.0"),
@@ -111,6 +113,7 @@ def converse(path: str) -> None:
         ask(path, asking(f"{OPERATION}/websocket?secret={STREAM}", "", *UPGRADE))
         events.sendall(b"\x88\x80\0\0\0\0")
         rest(events)
+    eventually(lambda: tap.log.stat().st_size)  # so the last is in a record of its own
     with connect(path) as garbled:
         garbled.sendall(b"\0\x01 what\r\n\r\n")
         garbled.recv(1 << 16)
@@ -127,7 +130,7 @@ def record(here: Path, form: str, *verbose: str) -> Recorded:
         fake_daemon(here / "lxd", daemon) as real,
         sidecar(here / "tap", real.path, "-w", str(cassette), *verbose, form=form) as tap,
     ):
-        converse(tap.path)
+        converse(tap)
         size = -1
         while size != (size := tap.log.stat().st_size):  # what is logged was spooled before
             time.sleep(0.4)
